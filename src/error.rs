@@ -1,0 +1,197 @@
+//! The one error of the crate: what went wrong, in words, and what kind of remedy it asks for.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What the person who reads the message has to do about it. Each kind is one exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The arguments, the pipeline file or the table's definition are wrong: mend them. Nothing was started.
+    Invalid,
+    /// A broker, a store or the machine failed: running it again is safe.
+    Unavailable,
+    /// The data is not what was promised: contract, check, lost offsets.
+    Violated,
+    /// Another instance of this pipeline has moved on: this one has to stop.
+    Fenced,
+}
+
+impl ErrorKind {
+    /// The process exit code of this kind.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            ErrorKind::Unavailable => 1,
+            ErrorKind::Invalid => 2,
+            ErrorKind::Violated => 3,
+            ErrorKind::Fenced => 4,
+        }
+    }
+}
+
+/// An error of any part of Flumen. The message names the pipeline, table or topic and ends with the remedy.
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// `Result` with [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error without a cause below it.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// The arguments or the file are wrong ([`ErrorKind::Invalid`]).
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// Something outside failed ([`ErrorKind::Unavailable`]).
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+
+    /// The data is not what was promised ([`ErrorKind::Violated`]).
+    pub fn violated(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Violated, message)
+    }
+
+    /// Somebody else runs this pipeline ([`ErrorKind::Fenced`]).
+    pub fn fenced(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Fenced, message)
+    }
+
+    /// The same error with the library's error that caused it.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The same error with `context` put before its message, as in `query q: message`.
+    #[must_use]
+    pub fn within(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// What has to be done about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The message without its causes.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut cause = self.source.as_deref().map(|s| s as &dyn StdError);
+        let mut last = self.message.clone();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !last.contains(&text) {
+                write!(f, "\n  caused by: {text}")?;
+            }
+            last = text;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|s| s as &(dyn StdError + 'static))
+    }
+}
+
+/// An error that comes back out of a DataFusion plan keeps its kind: ours travels inside as `External`.
+impl From<datafusion::error::DataFusionError> for Error {
+    fn from(error: datafusion::error::DataFusionError) -> Self {
+        use datafusion::error::DataFusionError as D;
+        let mut current = error;
+        loop {
+            current = match current {
+                D::External(inner) => match inner.downcast::<Error>() {
+                    Ok(ours) => return *ours,
+                    Err(other) => match other.downcast::<D>() {
+                        Ok(nested) => *nested,
+                        Err(other) => return Error::unavailable(other.to_string()),
+                    },
+                },
+                D::Context(_, inner) | D::Diagnostic(_, inner) => *inner,
+                D::Shared(inner) => match std::sync::Arc::try_unwrap(inner) {
+                    Ok(inner) => inner,
+                    Err(shared) => return from_shared(&shared),
+                },
+                D::ArrowError(inner, note) => match *inner {
+                    arrow::error::ArrowError::ExternalError(inner) => D::External(inner),
+                    plain => return Error::unavailable(D::ArrowError(Box::new(plain), note).to_string()),
+                },
+                other => return Error::unavailable(other.to_string()),
+            };
+        }
+    }
+}
+
+/// The error below a cause that several consumers share, told again with the same kind.
+fn from_shared(error: &datafusion::error::DataFusionError) -> Error {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if let Some(ours) = current.downcast_ref::<Error>() {
+            return Error::new(ours.kind, ours.to_string());
+        }
+        cause = current.source();
+    }
+    Error::unavailable(error.to_string())
+}
+
+impl From<Error> for datafusion::error::DataFusionError {
+    fn from(error: Error) -> Self {
+        datafusion::error::DataFusionError::External(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::error::DataFusionError;
+
+    #[test]
+    fn a_kind_survives_a_plan() {
+        let inner = DataFusionError::from(Error::violated("row breaks check c"));
+        let outer = DataFusionError::Context("while running".into(), Box::new(inner));
+        let back = Error::from(outer);
+        assert_eq!(back.kind(), ErrorKind::Violated);
+        assert_eq!(back.message(), "row breaks check c");
+    }
+
+    #[test]
+    fn a_shared_kind_survives_too() {
+        let shared = std::sync::Arc::new(DataFusionError::from(Error::fenced("gone")));
+        let error = DataFusionError::Shared(shared.clone());
+        assert_eq!(Error::from(error).kind(), ErrorKind::Fenced);
+        drop(shared);
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = Error::unavailable("store away: no route").caused_by("no route");
+        assert_eq!(error.to_string(), "store away: no route");
+        let error = Error::unavailable("store away").caused_by("no route");
+        assert_eq!(error.to_string(), "store away\n  caused by: no route");
+    }
+}

@@ -1,0 +1,151 @@
+//! What a pipeline file declares, typed and checked: the result of reading it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use prost_reflect::MessageDescriptor;
+
+use crate::contract::Contract;
+use crate::offsets::Start;
+use crate::schema::Descriptors;
+
+/// `STORED AS KAFKA`: a topic.
+#[derive(Debug, Clone)]
+pub struct SourceSpec {
+    /// The table's name in the file.
+    pub name: String,
+    /// `HOST:PORT[,HOST:PORT]`.
+    pub brokers: String,
+    /// The topic's name.
+    pub topic: String,
+    /// How a record's value becomes columns.
+    pub format: ValueFormat,
+    /// Where a query without a position begins.
+    pub start: Start,
+    /// Records a micro-batch at most over all partitions; `None`: the setting `flumen.max_rows`.
+    pub max_rows: Option<u64>,
+    /// What a record without a value becomes.
+    pub on_null_value: NullValue,
+    /// `kafka.*`: librdkafka properties, without the prefix. May hold secrets: never printed.
+    pub kafka: BTreeMap<String, String>,
+    /// All columns: the message's fields, then [`META_COLUMNS`].
+    pub schema: SchemaRef,
+}
+
+/// The columns that every topic has after its message's fields: `_topic` Utf8, `_partition` Int32, `_offset` Int64,
+/// `_timestamp` Timestamp(us, UTC) nullable, `_key` Binary nullable, `_headers` List<Struct<key: Utf8, value: Binary>>.
+pub const META_COLUMNS: [&str; 6] = ["_topic", "_partition", "_offset", "_timestamp", "_key", "_headers"];
+
+/// How a record's value becomes columns.
+#[derive(Debug, Clone)]
+pub enum ValueFormat {
+    /// Each field of the message is a column.
+    Protobuf {
+        /// The compiled `.proto` files.
+        descriptors: Arc<Descriptors>,
+        /// The message of the topic's values.
+        message: MessageDescriptor,
+    },
+    /// One column `value VARBINARY`.
+    Raw,
+}
+
+/// What a tombstone becomes: the option `on_null_value`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NullValue {
+    /// Nothing; it is counted.
+    Skip,
+    /// A row whose value columns are all NULL.
+    Row,
+}
+
+/// A bounded table that is read whole.
+#[derive(Debug, Clone)]
+pub struct LookupSpec {
+    /// The table's name in the file.
+    pub name: String,
+    /// How it is stored.
+    pub format: LookupFormat,
+    /// A path (absolute: the root is already applied) or a URL.
+    pub location: String,
+    /// DataFusion's own options, such as `format.has_header`.
+    pub options: BTreeMap<String, String>,
+    /// The columns, when the file declares them.
+    pub declared: Option<SchemaRef>,
+}
+
+/// How a lookup is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupFormat {
+    /// A Delta table.
+    Delta,
+    /// A Parquet file or a directory of them.
+    Parquet,
+    /// A CSV file or a directory of them.
+    Csv,
+    /// A file of JSON lines or a directory of them.
+    Json,
+}
+
+/// `CREATE FUNCTION`: a model from a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSpec {
+    /// The function's name.
+    pub name: String,
+    /// The types of its arguments.
+    pub arguments: Vec<DataType>,
+    /// The type that it returns.
+    pub returns: DataType,
+    /// The word after `LANGUAGE`, in upper case: `XGBOOST`.
+    pub language: String,
+    /// The model's file (absolute).
+    pub path: PathBuf,
+}
+
+/// A table that a query writes.
+#[derive(Debug, Clone)]
+pub struct SinkSpec {
+    /// The table's name in the file.
+    pub name: String,
+    /// A path (absolute: the root is already applied) or a URL.
+    pub location: String,
+    /// The declared columns and checks.
+    pub contract: Contract,
+    /// The partition columns, in order.
+    pub partition_by: Vec<String>,
+    /// How rows get into the table.
+    pub mode: SinkMode,
+    /// Whether the contract may add columns to an existing table (`schema_mode = 'merge'`).
+    pub merge_schema: bool,
+    /// When a data file is closed, in bytes.
+    pub target_file_size: u64,
+}
+
+/// How rows get into a sink: the option `mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinkMode {
+    /// Rows are added.
+    Append,
+    /// The result replaces all rows, in one commit.
+    Replace,
+    /// The result replaces the partitions that it touches, in one commit.
+    ReplacePartitions,
+}
+
+/// `SET flumen.x = …`.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The time between the starts of two micro-batches; zero: as soon as the last one ended.
+    pub trigger: Duration,
+    /// Records a micro-batch at most.
+    pub max_rows: u64,
+    /// Bytes that plans may hold.
+    pub memory_limit: u64,
+    /// How long a stop waits for the micro-batch under way.
+    pub grace: Duration,
+    /// How long a bounded run waits for a broker that is away.
+    pub broker_timeout: Duration,
+}

@@ -1,0 +1,135 @@
+//! Topics as bounded logs. Kafka and recordings are two implementations of [`Log`], and nothing above can tell them
+//! apart: one conformance suite (`tests/suite/log_conformance.rs`) holds for both.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use tokio::sync::mpsc;
+
+use crate::error::Result;
+use crate::offsets::{PartitionBounds, PartitionRange};
+
+/// Which topic this is: a topic that was deleted and made again has another `topic_id`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicIdentity {
+    /// The topic's name.
+    pub topic: String,
+    /// Kafka's topic id (a UUID in base64), empty where the broker has none.
+    pub topic_id: String,
+    /// Kafka's cluster id, empty where the broker has none.
+    pub cluster_id: String,
+}
+
+/// What a reader wants besides offset, timestamp and value; the rest is not copied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The records' keys.
+    pub key: bool,
+    /// The records' headers.
+    pub headers: bool,
+}
+
+/// Byte strings of consecutive records in one arena. Record `i` is `bytes[ends[i-1]..ends[i]]`.
+#[derive(Debug, Clone, Default)]
+pub struct Payloads {
+    /// All byte strings, one after the other.
+    pub bytes: Vec<u8>,
+    /// The end of each byte string in `bytes`; the arena stays below 2 GiB.
+    pub ends: Vec<u32>,
+    /// The records (ascending) whose byte string is null: a tombstone's value, a missing key.
+    pub nulls: Vec<u32>,
+}
+
+/// The headers of one record, in their order; a value may be null.
+pub type Headers = Vec<(String, Option<Vec<u8>>)>;
+
+/// Consecutive records of one partition, as they came from the log, in offset order (gaps are normal).
+#[derive(Debug, Clone, Default)]
+pub struct RawBatch {
+    /// The partition of all these records.
+    pub partition: i32,
+    /// Each record's offset.
+    pub offsets: Vec<i64>,
+    /// Each record's timestamp in milliseconds since the epoch; -1 where there is none.
+    pub timestamps: Vec<i64>,
+    /// Each record's value.
+    pub values: Payloads,
+    /// Each record's key, when wanted.
+    pub keys: Option<Payloads>,
+    /// Each record's headers, when wanted.
+    pub headers: Option<Vec<Headers>>,
+}
+
+/// Raw batches of all the ranges that were asked for, in no order between partitions. It ends (`None`) when every range
+/// has been read to its end; after an error nothing more comes. The channel is bounded: a slow reader holds up the log.
+pub type RawStream = mpsc::Receiver<Result<RawBatch>>;
+
+/// A topic as a bounded log.
+#[async_trait]
+pub trait Log: fmt::Debug + Send + Sync {
+    /// Which topic this is.
+    ///
+    /// # Errors
+    /// `Unavailable` when the topic does not exist (with the names that look like it) or the broker stays away.
+    async fn identity(&self) -> Result<TopicIdentity>;
+
+    /// What each partition holds now, ordered by partition.
+    ///
+    /// # Errors
+    /// As [`Log::identity`].
+    async fn bounds(&self) -> Result<Vec<PartitionBounds>>;
+
+    /// For each partition the offset of the first record whose timestamp is `time` or later; the end where there is none.
+    ///
+    /// # Errors
+    /// As [`Log::identity`].
+    async fn offsets_at(&self, time: DateTime<Utc>) -> Result<BTreeMap<i32, i64>>;
+
+    /// Reads these ranges. A range is done when its end is reached, also when no record with the last offset exists
+    /// (compaction, control records, aborted transactions). Ranges that follow on from the last call's are the fast case.
+    ///
+    /// # Errors
+    /// Through the stream: `Violated` when offsets of a range are gone, `Unavailable` when the broker stays away.
+    fn read(&self, ranges: &[PartitionRange], wanted: Wanted) -> Result<RawStream>;
+}
+
+impl Payloads {
+    /// The number of byte strings.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Appends a byte string, or a null.
+    pub fn push(&mut self, value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.bytes.extend_from_slice(value),
+            None => self.nulls.push(self.ends.len() as u32),
+        }
+        self.ends.push(self.bytes.len() as u32);
+    }
+
+    /// The bytes of record `row`; empty for a null (see [`Payloads::nulls`]).
+    pub fn value(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] as usize };
+        &self.bytes[start..self.ends[row] as usize]
+    }
+}
+
+impl RawBatch {
+    /// The number of records.
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+}

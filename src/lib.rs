@@ -1,8 +1,38 @@
 //! Flumen runs SQL pipelines over Kafka topics of protobuf and commits the results exactly once to Delta Lake.
+//!
+//! ```text
+//!  pipeline file ──▶ pipeline ──▶ engine: one bounded plan for each micro-batch
+//!                                   │
+//!  Kafka topic ──▶ source ──▶ decode ──▶ SQL: join lookups, score with models ──▶ contract ──▶ sink ──▶ Delta table
+//!  (protobuf)      bounded    wire →     (DataFusion over all cores)             columns,      one
+//!                  ranges     Arrow                                              checks        commit
+//! ```
+//!
+//! The modules stand here in the order in which data flows. `ARCHITECTURE.md` has the layers and the reasons.
 #![deny(missing_docs)]
 
-pub mod clock;
-pub mod contract;
-pub mod error;
-pub mod offsets;
+// What a pipeline file says.
+pub mod pipeline;
+pub mod schema;
+
+// What flows through it.
+pub mod decode;
+pub mod lookup;
+pub mod model;
 pub mod source;
+
+// What happens with it, and where it goes.
+pub mod contract;
+pub mod engine;
+pub mod sink;
+
+// What all of it stands on.
+pub mod clock;
+pub mod error;
+pub mod kafka;
+pub mod observe;
+pub mod offsets;
+pub mod storage;
+
+// Who calls it.
+pub mod cli;

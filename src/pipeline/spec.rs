@@ -1,11 +1,13 @@
 //! What a pipeline file declares, typed and checked: the result of reading it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::sql::sqlparser::ast::Query;
 use prost_reflect::MessageDescriptor;
 
 use crate::contract::Contract;
@@ -13,7 +15,7 @@ use crate::offsets::Start;
 use crate::schema::Descriptors;
 
 /// `STORED AS KAFKA`: a topic.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SourceSpec {
     /// The table's name in the file.
     pub name: String,
@@ -33,6 +35,21 @@ pub struct SourceSpec {
     pub kafka: BTreeMap<String, String>,
     /// All columns: the message's fields, then [`META_COLUMNS`].
     pub schema: SchemaRef,
+}
+
+/// Without the values of `kafka.*`: they may be secrets.
+impl fmt::Debug for SourceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceSpec")
+            .field("name", &self.name)
+            .field("brokers", &self.brokers)
+            .field("topic", &self.topic)
+            .field("start", &self.start)
+            .field("max_rows", &self.max_rows)
+            .field("on_null_value", &self.on_null_value)
+            .field("kafka", &self.kafka.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 /// The columns that every topic has after its message's fields: `_topic` Utf8, `_partition` Int32, `_offset` Int64,
@@ -148,4 +165,53 @@ pub struct Settings {
     pub grace: Duration,
     /// How long a bounded run waits for a broker that is away.
     pub broker_timeout: Duration,
+}
+
+/// Whether a query goes on as its topics grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueryKind {
+    /// It reads a topic, micro-batch by micro-batch.
+    Streaming,
+    /// It reads tables only, and runs once.
+    Batch,
+}
+
+/// An `INSERT INTO … SELECT`. Its name is its sink's.
+#[derive(Debug, Clone)]
+pub struct QuerySpec {
+    /// The sink's name, and so the query's.
+    pub name: String,
+    /// Whether it reads a topic.
+    pub kind: QueryKind,
+    /// The line of the statement, from 1.
+    pub line: usize,
+    /// The statement as it is in the file.
+    pub sql: String,
+    /// The topics that it reads, through views too.
+    pub sources: Vec<String>,
+    /// The other tables that it reads: lookups, and for batch jobs and their readers also sinks of the file.
+    pub lookups: Vec<String>,
+    /// The models that it calls.
+    pub models: Vec<String>,
+    /// The SELECT.
+    pub(super) tree: Box<Query>,
+}
+
+/// A bare `SELECT`: it must return no rows.
+#[derive(Debug, Clone)]
+pub struct CheckSpec {
+    /// `check_1`, `check_2`, … in the file's order.
+    pub name: String,
+    /// The line of the statement, from 1.
+    pub line: usize,
+    /// The statement as it is in the file.
+    pub sql: String,
+    /// The topics that it reads, through views too.
+    pub sources: Vec<String>,
+    /// The other tables that it reads: lookups and sinks.
+    pub lookups: Vec<String>,
+    /// The models that it calls.
+    pub models: Vec<String>,
+    /// The SELECT.
+    pub(super) tree: Box<Query>,
 }

@@ -1,14 +1,17 @@
 //! Topics as bounded logs. Kafka and recordings are two implementations of [`Log`], and nothing above can tell them
 //! apart: one conformance suite (`tests/suite/log_conformance.rs`) holds for both.
 
-use std::collections::BTreeMap;
+pub mod kafka;
+pub mod recording;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::offsets::{PartitionBounds, PartitionRange};
 
 /// Which topic this is: a topic that was deleted and made again has another `topic_id`.
@@ -81,18 +84,23 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// As [`Log::identity`].
     async fn bounds(&self) -> Result<Vec<PartitionBounds>>;
 
-    /// For each partition the offset of the first record whose timestamp is `time` or later; the end where there is none.
+    /// For each partition the offset of the first record whose timestamp is `time` or later; the end where there is
+    /// none. Kafka also counts what is not read, such as the ends of transactions.
     ///
     /// # Errors
     /// As [`Log::identity`].
     async fn offsets_at(&self, time: DateTime<Utc>) -> Result<BTreeMap<i32, i64>>;
 
     /// Reads these ranges. A range is done when its end is reached, also when no record with the last offset exists
-    /// (compaction, control records, aborted transactions). Ranges that follow on from the last call's are the fast case.
+    /// (compaction, control records, aborted transactions). Ranges that follow on from the last call's are the fast
+    /// case.
     ///
     /// # Errors
     /// Through the stream: `Violated` when offsets of a range are gone, `Unavailable` when the broker stays away.
     fn read(&self, ranges: &[PartitionRange], wanted: Wanted) -> Result<RawStream>;
+
+    /// Tells the log's own lag tools how far the query is, after a commit. Best effort: nothing reads it back.
+    fn mirror(&self, _positions: &BTreeMap<i32, i64>) {}
 }
 
 impl Payloads {
@@ -132,4 +140,18 @@ impl RawBatch {
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()
     }
+}
+
+/// The ranges that hold anything. A partition may be named once.
+fn check_ranges(topic: &str, ranges: &[PartitionRange]) -> Result<Vec<PartitionRange>> {
+    let mut seen = BTreeSet::new();
+    for range in ranges {
+        if range.partition < 0 || range.from < 0 || !seen.insert(range.partition) {
+            return Err(Error::invalid(format!(
+                "topic {topic}: partition {} [{}, {}) cannot be read: it is negative or named twice",
+                range.partition, range.from, range.to
+            )));
+        }
+    }
+    Ok(ranges.iter().filter(|range| range.from < range.to).copied().collect())
 }

@@ -1,1 +1,15 @@
+//! Everything that is tested through the library's surface or the real binary: one binary, since each one links
+//! DataFusion again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
+mod ads;
+mod binary;
+mod broker;
+mod command_line;
+mod delta;
+mod exactly_once;
+mod faults;
+mod log_conformance;
+mod main_job;
+mod tidy;
+mod topics;

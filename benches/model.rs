@@ -1,0 +1,36 @@
+//! How many rows a second the shipped models score on one thread.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+
+use std::hint::black_box;
+use std::path::Path;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use flumen::model;
+
+/// What DataFusion hands over at a time.
+const ROWS: usize = 8192;
+
+/// Values between 0 and `scale`, spread evenly, one in twenty missing.
+fn column(scale: f64, step: usize) -> Vec<f64> {
+    let value = |row: usize| (row * step % 997) as f64 / 997.0 * scale;
+    (0..ROWS).map(|row| if (row + step) % 20 == 0 { f64::NAN } else { value(row) }).collect()
+}
+
+fn score(c: &mut Criterion) {
+    let columns = [column(1.0, 31), column(100.0, 57), column(24.0, 73), column(3.0, 91)];
+    let mut group = c.benchmark_group("model");
+    group.throughput(Throughput::Elements(ROWS as u64));
+    for (name, file) in [("100 trees of depth 6", "click_probability"), ("linear", "click_probability_linear")] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("queries/data/{file}.json"));
+        let model = model::load(file, "XGBOOST", &path, None).unwrap();
+        let columns: Vec<&[f64]> = columns[..model.features()].iter().map(Vec::as_slice).collect();
+        let mut out = vec![0.0; ROWS];
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| model.predict(black_box(&columns), black_box(&mut out)).unwrap());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, score);
+criterion_main!(benches);

@@ -1,0 +1,132 @@
+//! Made-up ad impressions: record `n` is always the same.
+
+use prost::Message;
+
+/// `ads.v1.AdImpression`, as `proto/ads/v1/ads.proto` has it.
+#[derive(Clone, PartialEq, Message)]
+struct AdImpression {
+    #[prost(string, tag = "1")]
+    ad_id: String,
+    #[prost(string, tag = "2")]
+    context_id: String,
+    #[prost(string, tag = "3")]
+    user_id: String,
+    #[prost(string, tag = "4")]
+    session_id: String,
+    #[prost(message, optional, tag = "5")]
+    impressed_at: Option<Timestamp>,
+    #[prost(message, optional, tag = "6")]
+    placement: Option<Placement>,
+    #[prost(string, repeated, tag = "7")]
+    labels: Vec<String>,
+    #[prost(double, tag = "8")]
+    bid: f64,
+}
+
+/// `google.protobuf.Timestamp`.
+#[derive(Clone, PartialEq, Message)]
+struct Timestamp {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+/// `ads.v1.Placement`.
+#[derive(Clone, PartialEq, Message)]
+struct Placement {
+    #[prost(string, tag = "1")]
+    page: String,
+    #[prost(int32, tag = "2")]
+    slot: i32,
+}
+
+/// 2026-11-20T00:00:00Z, in seconds since the epoch.
+const FIRST_SECOND: i64 = 1_795_132_800;
+/// The impressions are spread over two days.
+const SPAN_MILLIS: u64 = 2 * 86_400_000;
+/// The lookup knows ads 0 to 9,999: 83 % of these.
+const ADS: u64 = 12_000;
+
+/// The impressions of one run.
+pub(crate) struct Impressions {
+    total: u64,
+    message: AdImpression,
+}
+
+impl Impressions {
+    /// `total` impressions, spread evenly over two days.
+    pub(crate) fn new(total: u64) -> Self {
+        Self { total: total.max(1), message: AdImpression::default() }
+    }
+
+    /// Key and value of impression `number`.
+    pub(crate) fn encode(&mut self, number: u64, key: &mut Vec<u8>, value: &mut Vec<u8>) {
+        use std::fmt::Write;
+        let draw = mix(number);
+        let millis = (u128::from(number) * u128::from(SPAN_MILLIS) / u128::from(self.total)) as i64;
+        let message = &mut self.message;
+        let mut text = |field: &mut String, arguments: std::fmt::Arguments<'_>| {
+            field.clear();
+            // Writing into a String does not fail.
+            drop(field.write_fmt(arguments));
+        };
+        text(&mut message.ad_id, format_args!("ad-{:05}", draw % ADS));
+        text(&mut message.context_id, format_args!("ctx-{:04x}", (draw >> 16) & 0xffff));
+        text(&mut message.user_id, format_args!("user-{:06}", (draw >> 24) % 200_000));
+        text(&mut message.session_id, format_args!("session-{:016x}", mix(draw)));
+        message.impressed_at =
+            Some(Timestamp { seconds: FIRST_SECOND + millis / 1000, nanos: (millis % 1000) as i32 * 1_000_000 });
+        let placement = message.placement.get_or_insert_default();
+        text(&mut placement.page, format_args!("/page/{}", (draw >> 40) % 500));
+        placement.slot = ((draw >> 50) % 12) as i32;
+        const LABELS: [&str; 4] = ["mobile", "sale", "evening", "returning"];
+        message.labels.clear();
+        message.labels.extend((0..(draw >> 60) % 3).map(|i| LABELS[((draw >> 58) + i) as usize % 4].to_owned()));
+        message.bid = ((draw >> 32) % 10_000) as f64 / 1000.0;
+        key.clear();
+        key.extend_from_slice(message.ad_id.as_bytes());
+        value.clear();
+        value.extend(message.encode_to_vec());
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): a number from a number.
+fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_n_is_always_the_same() {
+        let (mut key, mut first, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let mut impressions = Impressions::new(1000);
+        impressions.encode(7, &mut key, &mut first);
+        impressions.encode(8, &mut key, &mut again);
+        assert_ne!(first, again);
+        impressions.encode(7, &mut key, &mut again);
+        assert_eq!(first, again);
+        let message = AdImpression::decode(first.as_slice()).unwrap();
+        assert_eq!(message.ad_id.as_bytes(), key);
+        assert!(message.impressed_at.unwrap().seconds >= FIRST_SECOND);
+    }
+
+    #[test]
+    fn the_average_size_is_that_of_the_reference_job() {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        let mut impressions = Impressions::new(10_000);
+        let bytes: usize = (0..10_000)
+            .map(|n| {
+                impressions.encode(n, &mut key, &mut value);
+                value.len()
+            })
+            .sum();
+        assert!((100..150).contains(&(bytes / 10_000)), "{}", bytes / 10_000);
+    }
+}

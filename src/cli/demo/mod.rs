@@ -1,0 +1,202 @@
+//! `flumen demo`: the whole architecture on one machine with nothing installed.
+
+mod cluster;
+mod impressions;
+mod publish;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use include_dir::{Dir, include_dir};
+use tokio::sync::watch;
+
+use super::output::{Printer, print_line};
+use super::{Format, Globals, Inputs, load, run, table};
+use crate::clock::Stopwatch;
+use crate::engine::{self, QuerySession, RunOptions, SessionParts};
+use crate::error::{Error, Result};
+use crate::observe::{Observer, Progress, grouped};
+use crate::pipeline::Pipeline;
+use publish::Publisher;
+
+static PROTO: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/proto");
+static QUERIES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/queries");
+
+const TOPIC: &str = "ad-impressions";
+const PARTITIONS: i32 = 2;
+const FILE: &str = "queries/score_impressions.sql";
+const SINK: &str = "scored_impressions";
+
+/// `flumen demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Ad impressions to publish
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    records: u64,
+    /// Where the files and tables of the demo go; when it exists, a fresh one beside it
+    #[arg(long, value_name = "DIR", default_value = "flumen-demo")]
+    dir: PathBuf,
+    /// Only publish the ad impressions, to these brokers, so that a real Kafka has something to read
+    #[arg(long, value_name = "HOST:PORT")]
+    publish_to: Option<String>,
+    /// The topic for --publish-to
+    #[arg(long, value_name = "TOPIC", default_value = TOPIC, requires = "publish_to")]
+    topic: String,
+}
+
+impl Demo {
+    pub(crate) async fn run(self, globals: &Globals) -> Result<()> {
+        if let Some(brokers) = &self.publish_to {
+            return self.publish(brokers).await;
+        }
+        let root = fresh_directory(&load::root(globals)?.join(&self.dir))?;
+        write_files(&root)?;
+        let say = |text: String| {
+            if globals.output == Format::Text {
+                print_line(&text);
+            }
+        };
+        say(format!("A fresh directory for this demo: {}", root.display()));
+        let cluster = cluster::Cluster::start(TOPIC, PARTITIONS)?;
+        say(format!(
+            "A Kafka broker in this process: {}, topic {TOPIC} with {PARTITIONS} partitions",
+            cluster.brokers()
+        ));
+        let mut environment = load::environment(&root, &Inputs::default());
+        environment.variables.insert("KAFKA_BROKERS".into(), cluster.brokers().to_owned());
+        environment.settings.push(("flumen.trigger".into(), "0 seconds".into()));
+        let pipeline = load::pipeline(&environment, Path::new(FILE)).await?;
+        say(format!("Publishing {} ad impressions while {FILE} runs on them, unchanged\n", grouped(self.records)));
+        let watch = Stopwatch::start();
+        let totals = self.stream(globals, &pipeline, cluster.brokers()).await?;
+        let seconds = watch.elapsed().as_secs_f64();
+        say(format!(
+            "\n{} records read, {} rows written in {seconds:.2} s: {} records/s, each exactly once\n",
+            grouped(totals.0),
+            grouped(totals.1),
+            grouped((totals.0 as f64 / seconds.max(1e-3)) as u64)
+        ));
+        if globals.output == Format::Text {
+            show(&pipeline, &root).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, brokers: &str) -> Result<()> {
+        let watch = Stopwatch::start();
+        let publisher = Publisher::new(brokers, &self.topic, self.records, None)?;
+        let counts = tokio::task::spawn_blocking(move || publisher.publish())
+            .await
+            .map_err(|e| Error::unavailable(format!("the publisher failed: {e}")))??;
+        print_line(&format!(
+            "{} ad impressions published to topic {} in {:.2} s, {} bytes each on average",
+            grouped(counts.records),
+            self.topic,
+            watch.elapsed().as_secs_f64(),
+            counts.bytes / counts.records.max(1)
+        ));
+        Ok(())
+    }
+
+    /// Publishes and runs at the same time until every record is in the table; records read and rows written.
+    async fn stream(&self, globals: &Globals, pipeline: &Arc<Pipeline>, brokers: &str) -> Result<(u64, u64)> {
+        let (sender, mut receiver) = watch::channel((0u64, 0u64));
+        let observer = Arc::new(Following { printer: Printer::new(globals.output), done: sender });
+        let (stopper, stop) = engine::stopper();
+        let deps = load::deps(Arc::clone(&observer) as Arc<dyn Observer>, Some(pipeline.settings.broker_timeout));
+        let publisher = Publisher::new(brokers, TOPIC, self.records, Some(receiver.clone()))?;
+        let publishing = tokio::task::spawn_blocking(move || publisher.publish());
+        let all = self.records;
+        let until_all_read = async {
+            let counts = publishing.await.map_err(|e| Error::unavailable(format!("the publisher failed: {e}")))??;
+            debug_assert_eq!(counts.records, all);
+            if receiver.wait_for(|(read, _)| *read >= all).await.is_err() {
+                return Err(Error::unavailable("the run ended before every record was read"));
+            }
+            stopper.stop();
+            Ok(())
+        };
+        let running = engine::run(Arc::clone(pipeline), RunOptions::default(), deps, stop);
+        let result = tokio::select! {
+            both = async { tokio::try_join!(running, until_all_read) } => both.map(|_| ()),
+            killed = run::stop_on_signals(stopper.clone()) => killed,
+        };
+        observer.printer.finish();
+        result?;
+        let totals = *observer.done.borrow();
+        Ok(totals)
+    }
+}
+
+/// Prints progress and tells the publisher how far the pipeline is.
+struct Following {
+    printer: Printer,
+    done: watch::Sender<(u64, u64)>,
+}
+
+impl Observer for Following {
+    fn progress(&self, progress: &Progress) {
+        self.printer.progress(progress);
+        self.done.send_modify(|(read, written)| {
+            *read += progress.records.read;
+            *written += progress.rows.written;
+        });
+    }
+
+    fn note(&self, text: &str) {
+        self.printer.note(text);
+    }
+}
+
+/// `dir`, or where that exists, `dir-2`, `dir-3`, …
+fn fresh_directory(dir: &Path) -> Result<PathBuf> {
+    let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "flumen-demo".to_owned());
+    for number in 1..=10_000 {
+        let candidate = if number == 1 { dir.to_owned() } else { dir.with_file_name(format!("{name}-{number}")) };
+        if let Some(parent) = candidate.parent() {
+            std::fs::create_dir_all(parent)
+                .map_err(|e| Error::invalid(format!("{}: {e}; choose another --dir", parent.display())))?;
+        }
+        match std::fs::create_dir(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                return Err(Error::invalid(format!("{}: {error}; choose another --dir", candidate.display())));
+            }
+        }
+    }
+    Err(Error::invalid(format!("{} and 10,000 more exist; choose another --dir", dir.display())))
+}
+
+fn write_files(root: &Path) -> Result<()> {
+    for (name, dir) in [("proto", &PROTO), ("queries", &QUERIES)] {
+        let target = root.join(name);
+        std::fs::create_dir_all(&target)
+            .and_then(|()| dir.extract(&target))
+            .map_err(|e| Error::unavailable(format!("{}: {e}; choose another --dir", target.display())))?;
+    }
+    Ok(())
+}
+
+/// Ten rows of the table, where it lies, and what to try next.
+async fn show(pipeline: &Pipeline, root: &Path) -> Result<()> {
+    let deps = load::deps(Arc::new(crate::observe::Silent), Some(pipeline.settings.broker_timeout));
+    let parts = SessionParts::everything(pipeline).only(&[SINK.to_owned()].into());
+    let session = QuerySession::new(&deps, pipeline, parts).await?;
+    let ten = session.context().sql(&format!("SELECT * FROM {SINK} ORDER BY impressed_at, ad_id LIMIT 10")).await?;
+    let schema = ten.schema().as_arrow().clone();
+    print_line(&table::render(&schema, &ten.collect().await?, 10)?);
+    let location = pipeline.sink(SINK).map(|sink| sink.location.clone()).unwrap_or_default();
+    let dir = root.display();
+    print_line(&format!(
+        "\nThe Delta table is {location}: any Delta reader opens it.\n\nTry next:\n  \
+         flumen --root {dir} sql {FILE} \"SELECT category, count(*), avg(score) FROM {SINK} GROUP BY category\"\n  \
+         flumen --root {dir} check {FILE}\n  \
+         flumen --root {dir} explain {FILE}\n\
+         and on a real Kafka (scripts/kafka start gives you one):\n  \
+         flumen demo --publish-to 127.0.0.1:9092\n  \
+         KAFKA_BROKERS=127.0.0.1:9092 flumen run {FILE}"
+    ));
+    Ok(())
+}

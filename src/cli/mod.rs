@@ -1,0 +1,144 @@
+//! The command line: one file a verb.
+
+mod check;
+mod demo;
+mod explain;
+mod load;
+mod output;
+mod run;
+mod sql;
+mod status;
+mod table;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::error::{Error, Result};
+
+/// SQL pipelines from Kafka protobuf to a correct Delta table.
+#[derive(Debug, Parser)]
+#[command(name = "flumen", version, about, long_about = None, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed while running (broker, store): running it again is safe; \
+2 the arguments or the file are wrong, nothing was started; 3 the data is not what was promised; \
+4 fenced: another instance of this pipeline has moved on.";
+
+/// What every verb understands.
+#[derive(Debug, Clone, Args)]
+struct Globals {
+    /// Relative paths in arguments and in pipeline files are relative to this directory
+    #[arg(long, global = true, value_name = "DIR", default_value = ".")]
+    root: PathBuf,
+    /// What stdout carries: text for people, or one JSON object a line
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    output: Format,
+    /// Log more (twice: everything); the variable FLUMEN_LOG sets it by module
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+/// The form of what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What a pipeline file needs from the command line.
+#[derive(Debug, Clone, Default, Args)]
+struct Inputs {
+    /// Fills $name in the file
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = pair)]
+    params: Vec<(String, String)>,
+    /// Sets a session setting, as SET in the file does
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    settings: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as name=value".to_owned()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// The whole architecture on one machine with nothing installed
+    Demo(demo::Demo),
+    /// Parse, resolve, type-check and compare with contracts, without any network
+    Check(check::Check),
+    /// What is read, the plan, and what is written
+    Explain(explain::Explain),
+    /// Run a pipeline until SIGTERM or Ctrl-C, or with --available-now to the end of its topics
+    Run(run::Run),
+    /// Committed offsets, ends, lag, table versions
+    Status(status::Status),
+    /// An ad-hoc query over what a file declares
+    Sql(sql::Sql),
+}
+
+/// Reads the arguments and does what they say.
+///
+/// # Errors
+/// What the verb returns; its kind is the exit code.
+pub fn main() -> Result<()> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    start_logging(cli.globals.verbose);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::unavailable(format!("the runtime does not start: {e}")))?;
+    let result = runtime.block_on(async {
+        match cli.verb {
+            Verb::Demo(verb) => verb.run(&cli.globals).await,
+            Verb::Check(verb) => verb.run(&cli.globals).await,
+            Verb::Explain(verb) => verb.run(&cli.globals).await,
+            Verb::Run(verb) => verb.run(&cli.globals).await,
+            Verb::Status(verb) => verb.run(&cli.globals).await,
+            Verb::Sql(verb) => verb.run(&cli.globals).await,
+        }
+    });
+    // Abandoned work (a read that waits for a broker, an upload) must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}
+
+/// `--help` and `--version` are no errors; the rest is, with clap's text.
+fn usage(error: &clap::Error) -> Result<()> {
+    if error.use_stderr() {
+        let text = error.to_string();
+        return Err(Error::invalid(text.trim_start_matches("error: ").trim_end().to_owned()));
+    }
+    error.print().map_err(|e| Error::unavailable(e.to_string()))
+}
+
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "flumen=info,warn",
+        2 => "flumen=debug,info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("FLUMEN_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .finish();
+    // A second start in one process (tests) keeps the first.
+    drop(tracing::subscriber::set_global_default(subscriber));
+}

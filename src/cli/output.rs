@@ -1,0 +1,105 @@
+//! What a run prints: a live line on a terminal, plain lines otherwise, or one JSON object a line.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
+
+use super::Format;
+use crate::clock::Stopwatch;
+use crate::error::{Error, Result};
+use crate::observe::{Observer, Progress, grouped};
+
+/// Prints each micro-batch in the form that was asked for.
+pub(crate) struct Printer {
+    form: Form,
+}
+
+enum Form {
+    Json,
+    Lines,
+    Live { bar: ProgressBar, totals: Mutex<Totals>, watch: Stopwatch },
+}
+
+#[derive(Default)]
+struct Totals {
+    records: u64,
+    rows: u64,
+}
+
+impl Printer {
+    /// A printer for stdout; the live line goes to the terminal of stderr.
+    pub(crate) fn new(format: Format) -> Self {
+        let live = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let form = match format {
+            Format::Json => Form::Json,
+            Format::Text if live => {
+                let bar = ProgressBar::new_spinner();
+                bar.set_style(ProgressStyle::default_spinner());
+                bar.enable_steady_tick(Duration::from_millis(200));
+                Form::Live { bar, totals: Mutex::default(), watch: Stopwatch::start() }
+            }
+            Format::Text => Form::Lines,
+        };
+        Self { form }
+    }
+
+    /// Takes the live line away.
+    pub(crate) fn finish(&self) {
+        if let Form::Live { bar, .. } = &self.form {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Observer for Printer {
+    fn progress(&self, progress: &Progress) {
+        match &self.form {
+            Form::Json => match serde_json::to_string(progress) {
+                Ok(line) => print_line(&line),
+                Err(error) => tracing::error!(%error, "a progress record does not print"),
+            },
+            Form::Lines => print_line(&progress.to_string()),
+            Form::Live { bar, totals, watch } => {
+                let mut totals = totals.lock();
+                totals.records += progress.records.read;
+                totals.rows += progress.rows.written;
+                let rate = totals.records as f64 / watch.elapsed().as_secs_f64().max(1e-3);
+                let eta = (progress.lag as f64 / rate.max(1.0)).ceil() as u64;
+                bar.set_message(format!(
+                    "{}  v{}  {} records  {} rows  {} records/s  lag {}  ETA {eta} s",
+                    progress.name,
+                    progress.version,
+                    grouped(totals.records),
+                    grouped(totals.rows),
+                    grouped(rate as u64),
+                    grouped(progress.lag),
+                ));
+            }
+        }
+    }
+
+    fn note(&self, text: &str) {
+        match &self.form {
+            Form::Live { bar, .. } => bar.suspend(|| eprintln!("{text}")),
+            _ => eprintln!("{text}"),
+        }
+    }
+}
+
+/// One line on stdout. A reader that has gone away is not an error of ours.
+pub(crate) fn print_line(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    drop(writeln!(stdout, "{line}").and_then(|()| stdout.flush()));
+}
+
+/// `value` as one line of JSON on stdout.
+///
+/// # Errors
+/// `Unavailable` when it cannot be written as JSON.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let line = serde_json::to_string(value).map_err(|e| Error::unavailable(format!("does not print as JSON: {e}")))?;
+    print_line(&line);
+    Ok(())
+}

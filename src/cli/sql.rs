@@ -1,0 +1,59 @@
+//! `flumen sql`: an ad-hoc bounded query over what a file declares.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::json::LineDelimitedWriter;
+use clap::Args;
+
+use super::output::print_line;
+use super::{Format, Globals, Inputs, load, table};
+use crate::engine::{QuerySession, SessionParts};
+use crate::error::{Error, Result};
+use crate::observe::Silent;
+
+/// Rows that the text form shows.
+const SHOWN: usize = 100;
+
+/// `flumen sql [FILE] "SELECT …"`.
+#[derive(Debug, Args)]
+pub(crate) struct Sql {
+    /// A pipeline file, and the query; or only the query
+    #[arg(required = true, num_args = 1..=2, value_name = "[FILE] QUERY")]
+    words: Vec<String>,
+    #[command(flatten)]
+    inputs: Inputs,
+}
+
+impl Sql {
+    pub(crate) async fn run(self, globals: &Globals) -> Result<()> {
+        let environment = load::environment(&load::root(globals)?, &self.inputs);
+        let (pipeline, query) = match self.words.as_slice() {
+            [file, query] => (load::pipeline(&environment, Path::new(file)).await?, query),
+            [query] => (load::no_file(&environment)?, query),
+            _ => return Err(Error::invalid("say: flumen sql [FILE] \"SELECT …\"")),
+        };
+        let deps = load::deps(Arc::new(Silent), Some(pipeline.settings.broker_timeout));
+        let tables = pipeline.tables_of(query)?;
+        let parts = SessionParts::everything(&pipeline).only(&tables);
+        let session = QuerySession::new(&deps, &pipeline, parts).await?;
+        session.read_to_the_end().await?;
+        let state = session.state(deps.clock.now())?;
+        let logical = pipeline.plan_sql(query, &state).await?;
+        let plan = state.create_physical_plan(&logical).await?;
+        let schema = plan.schema();
+        let batches = datafusion::physical_plan::collect(plan, session.task_context()).await?;
+        match globals.output {
+            Format::Text => print_line(&table::render(&schema, &batches, SHOWN)?),
+            Format::Json => {
+                let mut writer = LineDelimitedWriter::new(std::io::stdout().lock());
+                let refs: Vec<_> = batches.iter().collect();
+                writer
+                    .write_batches(&refs)
+                    .and_then(|()| writer.finish())
+                    .map_err(|e| Error::unavailable(format!("the rows do not print as JSON: {e}")))?;
+            }
+        }
+        Ok(())
+    }
+}

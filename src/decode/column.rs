@@ -1,0 +1,225 @@
+//! A column in the making, and how a value on the wire gets into it.
+
+use std::mem::size_of;
+
+use super::cursor::{Cursor, MAX_DEPTH};
+use super::fault::Reason;
+use super::message::Message;
+use super::nested::{EnumNames, List, Map, Time, Wrapper};
+use super::vector::{Fixed, Variable};
+
+/// A column: its type on the wire says how it is read. All of them are written at a row, also the children of lists:
+/// there a row is an element.
+#[derive(Debug)]
+pub(super) enum Column {
+    Bool(Fixed<bool>),
+    Int32(Fixed<i32>),
+    Sint32(Fixed<i32>),
+    Sfixed32(Fixed<i32>),
+    Uint32(Fixed<i64>),
+    Fixed32(Fixed<i64>),
+    Int64(Fixed<i64>),
+    Sint64(Fixed<i64>),
+    Sfixed64(Fixed<i64>),
+    Uint64(Fixed<i128>),
+    Fixed64(Fixed<i128>),
+    Float(Fixed<f32>),
+    Double(Fixed<f64>),
+    Text(Variable),
+    Bytes(Variable),
+    Enum(Fixed<i32>, Box<EnumNames>),
+    Time(Box<Time>),
+    Wrapper(Box<Wrapper>),
+    /// A message of which only the presence is known.
+    Empty(Fixed<bool>),
+    /// A message as it is on the wire.
+    Raw(Variable),
+    Message(Box<Message>),
+    List(Box<List>),
+    Map(Box<Map>),
+    /// A member of a oneof that is not read, but clears the others.
+    Skip,
+}
+
+/// The end-group tag of the group that begins with `tag`; 0 for a message that has a length.
+#[inline(always)]
+pub(super) fn end_tag(tag: u32) -> u32 {
+    if tag & 7 == 3 { tag + 1 } else { 0 }
+}
+
+impl Column {
+    /// Reads the value of a field with that tag, inside of `depth` messages, into `row`.
+    #[inline(always)]
+    pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
+        match self {
+            Column::Bool(c) => c.put(row, cursor.varint()? != 0),
+            Column::Int32(c) | Column::Enum(c, _) => c.put(row, cursor.varint()? as i32),
+            Column::Sint32(c) => c.put(row, zigzag(u64::from(cursor.varint()? as u32)) as i32),
+            Column::Sfixed32(c) => c.put(row, i32::from_le_bytes(cursor.fixed32()?)),
+            Column::Uint32(c) => c.put(row, i64::from(cursor.varint()? as u32)),
+            Column::Fixed32(c) => c.put(row, i64::from(u32::from_le_bytes(cursor.fixed32()?))),
+            Column::Int64(c) => c.put(row, cursor.varint()? as i64),
+            Column::Sint64(c) => c.put(row, zigzag(cursor.varint()?)),
+            Column::Sfixed64(c) => c.put(row, i64::from_le_bytes(cursor.fixed64()?)),
+            Column::Uint64(c) => c.put(row, i128::from(cursor.varint()?)),
+            Column::Fixed64(c) => c.put(row, i128::from(u64::from_le_bytes(cursor.fixed64()?))),
+            Column::Float(c) => c.put(row, f32::from_le_bytes(cursor.fixed32()?)),
+            Column::Double(c) => c.put(row, f64::from_le_bytes(cursor.fixed64()?)),
+            Column::Text(c) => return read_text(c, cursor, row),
+            Column::Bytes(c) => return c.put(row, cursor.bytes()?),
+            Column::Message(c) => return c.read(cursor, tag, row, depth),
+            Column::List(c) => return c.read(cursor, tag, row, depth),
+            Column::Map(c) => return c.read(cursor, row, depth),
+            Column::Time(c) => return c.read(cursor, row, depth),
+            _ => return self.read_rare(cursor, tag, row, depth),
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn read_rare(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
+        match self {
+            Column::Wrapper(c) => c.read(cursor, row, depth),
+            Column::Empty(c) => {
+                read_raw(cursor, tag, depth)?;
+                c.put(row, true);
+                Ok(())
+            }
+            Column::Raw(c) => c.append(row, read_raw(cursor, tag, depth)?),
+            _ => cursor.skip(tag, depth),
+        }
+    }
+
+    /// [`Column::read`] where it is not worth its size.
+    #[inline(never)]
+    pub(super) fn read_apart(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        tag: u32,
+        row: usize,
+        depth: usize,
+    ) -> Result<(), Reason> {
+        self.read(cursor, tag, row, depth)
+    }
+
+    /// The rows that are written so far. Later ones have no value.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Column::Bool(c) | Column::Empty(c) => c.len(),
+            Column::Int32(c) | Column::Sint32(c) | Column::Sfixed32(c) | Column::Enum(c, _) => c.len(),
+            Column::Uint32(c) | Column::Fixed32(c) => c.len(),
+            Column::Int64(c) | Column::Sint64(c) | Column::Sfixed64(c) => c.len(),
+            Column::Uint64(c) | Column::Fixed64(c) => c.len(),
+            Column::Float(c) => c.len(),
+            Column::Double(c) => c.len(),
+            Column::Text(c) | Column::Bytes(c) | Column::Raw(c) => c.len(),
+            Column::Time(c) => c.len(),
+            Column::Wrapper(c) => c.len(),
+            Column::Message(c) => c.len(),
+            Column::List(c) => c.len(),
+            Column::Map(c) => c.len(),
+            Column::Skip => 0,
+        }
+    }
+
+    /// Drops the rows from `rows` on.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        match self {
+            Column::Bool(c) | Column::Empty(c) => c.truncate(rows),
+            Column::Int32(c) | Column::Sint32(c) | Column::Sfixed32(c) | Column::Enum(c, _) => c.truncate(rows),
+            Column::Uint32(c) | Column::Fixed32(c) => c.truncate(rows),
+            Column::Int64(c) | Column::Sint64(c) | Column::Sfixed64(c) => c.truncate(rows),
+            Column::Uint64(c) | Column::Fixed64(c) => c.truncate(rows),
+            Column::Float(c) => c.truncate(rows),
+            Column::Double(c) => c.truncate(rows),
+            Column::Text(c) | Column::Bytes(c) | Column::Raw(c) => c.truncate(rows),
+            Column::Time(c) => c.truncate(rows),
+            Column::Wrapper(c) => c.truncate(rows),
+            Column::Message(c) => c.truncate(rows),
+            Column::List(c) => c.truncate(rows),
+            Column::Map(c) => c.truncate(rows),
+            Column::Skip => {}
+        }
+    }
+
+    /// Makes sure that `row` of a scalar column has a value.
+    pub(super) fn settle(&mut self, row: usize) {
+        match self {
+            Column::Bool(c) | Column::Empty(c) => c.settle(row),
+            Column::Int32(c) | Column::Sint32(c) | Column::Sfixed32(c) | Column::Enum(c, _) => c.settle(row),
+            Column::Uint32(c) | Column::Fixed32(c) => c.settle(row),
+            Column::Int64(c) | Column::Sint64(c) | Column::Sfixed64(c) => c.settle(row),
+            Column::Uint64(c) | Column::Fixed64(c) => c.settle(row),
+            Column::Float(c) => c.settle(row),
+            Column::Double(c) => c.settle(row),
+            Column::Text(c) | Column::Bytes(c) | Column::Raw(c) => c.settle(row),
+            _ => {}
+        }
+    }
+
+    /// The memory of that many rows, in bytes of Arrow.
+    pub(super) fn bytes(&self, rows: usize) -> usize {
+        match self {
+            Column::Bool(_) | Column::Empty(_) => rows,
+            Column::Int32(_) | Column::Sint32(_) | Column::Sfixed32(_) | Column::Float(_) => rows * size_of::<i32>(),
+            Column::Uint64(_) | Column::Fixed64(_) => rows * size_of::<i128>(),
+            Column::Enum(_, names) => rows * (size_of::<i32>() + names.longest()),
+            Column::Text(c) | Column::Bytes(c) | Column::Raw(c) => rows * size_of::<i32>() + c.data_len(),
+            Column::Wrapper(c) => c.bytes(rows),
+            Column::Message(c) => c.bytes(rows),
+            Column::List(c) => c.bytes(rows),
+            Column::Map(c) => c.bytes(rows),
+            Column::Skip => 0,
+            _ => rows * size_of::<i64>(),
+        }
+    }
+
+    /// Whether `row` and all that is in it has its required fields.
+    pub(super) fn check(&self, cursor: &mut Cursor<'_>, row: usize) -> Result<(), Reason> {
+        match self {
+            Column::Message(c) if c.has_required() => c.check(cursor, row),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[inline(always)]
+fn zigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+/// The high bit of every byte.
+const HIGH_BITS: u128 = u128::from_ne_bytes([0x80; 16]);
+
+/// Reads a text. Most are short and plain: those are checked and copied as 16 bytes, whatever their length.
+#[inline(always)]
+fn read_text(column: &mut Variable, cursor: &mut Cursor<'_>, row: usize) -> Result<(), Reason> {
+    let start = cursor.position();
+    let text = cursor.bytes()?;
+    if let (1..=16, Some(chunk)) = (text.len(), cursor.chunk(text)) {
+        let beyond = 8 * (16 - text.len()) as u32;
+        if (u128::from_le_bytes(*chunk) << beyond) & HIGH_BITS == 0 || std::str::from_utf8(text).is_ok() {
+            return column.put_short(row, chunk, text.len());
+        }
+    } else if text.is_ascii() || std::str::from_utf8(text).is_ok() {
+        return column.put(row, text);
+    }
+    cursor.rewind(start);
+    Err(Reason::Utf8)
+}
+
+/// The bytes of a message whose fields are only looked at for their framing.
+fn read_raw<'a>(cursor: &mut Cursor<'a>, tag: u32, depth: usize) -> Result<&'a [u8], Reason> {
+    if depth >= MAX_DEPTH {
+        return Err(Reason::Depth);
+    }
+    let until = end_tag(tag);
+    let outer = if until == 0 { Some(cursor.enter()?) } else { None };
+    let start = cursor.position();
+    let end = cursor.skip_fields(until, depth + 1)?;
+    let bytes = cursor.since(start, end);
+    if let Some(outer) = outer {
+        cursor.leave(outer);
+    }
+    Ok(bytes)
+}

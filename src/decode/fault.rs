@@ -1,0 +1,104 @@
+//! Why a record could not be decoded.
+
+use std::fmt;
+
+/// What is wrong with the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The message ends in the middle of a field.
+    Truncated,
+    /// A number has more than 10 bytes or does not fit 64 bits.
+    Varint,
+    /// A field number is 0 or does not fit 29 bits, or its wire type is 6 or 7.
+    Tag,
+    /// A known field has another wire type than its type asks for.
+    WireType {
+        /// The wire type in the record.
+        found: u8,
+        /// The wire type of the field.
+        expected: u8,
+    },
+    /// A group ends that was not begun.
+    EndGroup,
+    /// Messages and groups nest deeper than 100.
+    Depth,
+    /// A text is not UTF-8.
+    Utf8,
+    /// A timestamp lies outside of the years 1 to 9999, or a duration beyond 10,000 years.
+    OutOfRange,
+    /// A required field is absent.
+    Missing,
+    /// The record unpacks to more than a column or a record may hold.
+    TooLarge,
+}
+
+impl Reason {
+    /// The reason as a short code that does not change.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Truncated => "truncated",
+            Reason::Varint => "varint",
+            Reason::Tag => "tag",
+            Reason::WireType { .. } => "wire_type",
+            Reason::EndGroup => "end_group",
+            Reason::Depth => "depth",
+            Reason::Utf8 => "utf8",
+            Reason::OutOfRange => "out_of_range",
+            Reason::Missing => "missing",
+            Reason::TooLarge => "too_large",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Truncated => f.write_str("the message ends within a field"),
+            Reason::Varint => f.write_str("a number of more than 64 bits"),
+            Reason::Tag => f.write_str("an impossible tag"),
+            Reason::WireType { found, expected } => {
+                write!(f, "wire type {found} where {} was expected", wire_name(*expected))
+            }
+            Reason::EndGroup => f.write_str("the end of a group that was not begun"),
+            Reason::Depth => f.write_str("nested deeper than 100"),
+            Reason::Utf8 => f.write_str("a text that is not UTF-8"),
+            Reason::OutOfRange => f.write_str("a time out of range"),
+            Reason::Missing => f.write_str("a required field is missing"),
+            Reason::TooLarge => f.write_str("more than a column can hold"),
+        }
+    }
+}
+
+fn wire_name(wire: u8) -> &'static str {
+    match wire {
+        0 => "varint",
+        1 => "64-bit",
+        2 => "length-delimited",
+        3 => "group",
+        4 => "end-group",
+        5 => "32-bit",
+        _ => "nothing",
+    }
+}
+
+/// Why, and where, a record could not be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeFault {
+    /// What is wrong.
+    pub reason: Reason,
+    /// The offset in the record, in bytes.
+    pub position: usize,
+    /// The path of the field, such as `placement.slot`; empty outside of the fields that are read.
+    pub field: String,
+}
+
+impl fmt::Display for DecodeFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "{} at byte {}", self.reason, self.position)
+    }
+}
+
+impl std::error::Error for DecodeFault {}

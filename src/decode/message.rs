@@ -1,0 +1,205 @@
+//! The fields of a message: the loop that everything else is made for.
+
+use arrow::datatypes::Fields;
+
+use super::column::{Column, end_tag};
+use super::cursor::{Cursor, MAX_DEPTH};
+use super::fault::Reason;
+use super::table::{MISMATCH, TagTable, UNKNOWN};
+use super::vector::Validity;
+
+/// Not a member of a oneof.
+pub(super) const NO_ONEOF: u16 = u16::MAX;
+
+/// What is done with a tag.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    /// Field number and wire type.
+    pub(super) tag: u32,
+    /// The column.
+    pub(super) slot: u16,
+    /// The entry that is likely to come next.
+    pub(super) next: u16,
+    /// The oneof that the field is a member of.
+    pub(super) oneof: u16,
+}
+
+/// The member of a oneof that was seen last, and in which row. An old row never does harm: to clear a member that has
+/// no value is no work.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chosen {
+    row: usize,
+    slot: u16,
+}
+
+impl Chosen {
+    pub(super) const NONE: Chosen = Chosen { row: usize::MAX, slot: u16::MAX };
+}
+
+/// A message: its plan and the columns of its fields.
+#[derive(Debug)]
+pub(super) struct Message {
+    /// What is read, by field number.
+    pub(super) entries: Box<[Entry]>,
+    /// Finds an entry.
+    pub(super) table: TagTable,
+    /// A column for each of `fields`, then those that are only skipped.
+    pub(super) columns: Box<[Column]>,
+    /// The fields' names, as long as `columns`.
+    pub(super) names: Box<[Box<str>]>,
+    /// The last member seen of each oneof.
+    pub(super) oneofs: Box<[Chosen]>,
+    /// The columns that a record must have, or that contain such.
+    pub(super) required: Box<[Required]>,
+    /// The Arrow fields.
+    pub(super) fields: Fields,
+    /// The rows that are written, and which of them are NULL.
+    pub(super) rows: usize,
+    /// Whether a row is there.
+    pub(super) validity: Validity,
+}
+
+/// A column that is looked at when a message is complete.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Required {
+    /// The column.
+    pub(super) slot: u16,
+    /// Whether it has to be there itself.
+    pub(super) itself: bool,
+}
+
+impl Message {
+    /// Reads a nested message into `row`; what the row already has is merged.
+    pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
+        if depth >= MAX_DEPTH {
+            return Err(Reason::Depth);
+        }
+        if self.rows <= row {
+            self.validity.gap(self.rows, row);
+            self.validity.push();
+            self.rows = row + 1;
+        }
+        match end_tag(tag) {
+            0 => {
+                let outer = cursor.enter()?;
+                self.decode(cursor, row, 0, depth + 1)?;
+                cursor.leave(outer);
+                Ok(())
+            }
+            until => self.decode(cursor, row, until, depth + 1),
+        }
+    }
+
+    /// Reads fields into `row` up to the end of the message, or of the group that ends with the tag `until`.
+    pub(super) fn decode(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        row: usize,
+        until: u32,
+        depth: usize,
+    ) -> Result<(), Reason> {
+        let Message { entries, table, columns, names, oneofs, .. } = self;
+        let mut next = 0;
+        while !cursor.at_end() {
+            let start = cursor.position();
+            let tag = cursor.tag()?;
+            let entry = match entries.get(next) {
+                Some(guess) if guess.tag == tag => guess,
+                _ => match table.find(tag) {
+                    UNKNOWN | MISMATCH if until != 0 && tag == until => return Ok(()),
+                    UNKNOWN => {
+                        skip(cursor, tag, start, depth)?;
+                        continue;
+                    }
+                    MISMATCH => return Err(mismatch(cursor, entries, names, tag, start)),
+                    index => &entries[index],
+                },
+            };
+            if entry.oneof != NO_ONEOF {
+                choose(oneofs, columns, entry, row);
+            }
+            let slot = usize::from(entry.slot);
+            if let Err(reason) = columns[slot].read(cursor, tag, row, depth) {
+                cursor.blame(&names[slot]);
+                return Err(reason);
+            }
+            next = usize::from(entry.next);
+        }
+        if until == 0 { Ok(()) } else { Err(Reason::Truncated) }
+    }
+
+    /// Whether it has required fields, itself or further in.
+    pub(super) fn has_required(&self) -> bool {
+        !self.required.is_empty()
+    }
+
+    /// Looks whether a complete message has its required fields. Lists and maps look at their elements themselves.
+    pub(super) fn check(&self, cursor: &mut Cursor<'_>, row: usize) -> Result<(), Reason> {
+        for Required { slot, itself } in &self.required {
+            let slot = usize::from(*slot);
+            let result = match &self.columns[slot] {
+                column if column.len() > row => column.check(cursor, row),
+                _ if *itself => Err(Reason::Missing),
+                _ => Ok(()),
+            };
+            if let Err(reason) = result {
+                cursor.blame(&self.names[slot]);
+                return Err(reason);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn truncate(&mut self, rows: usize) {
+        self.rows = self.rows.min(rows);
+        self.validity.truncate(rows);
+        self.columns.iter_mut().for_each(|column| column.truncate(rows));
+    }
+
+    pub(super) fn bytes(&self, rows: usize) -> usize {
+        self.columns.iter().map(|column| column.bytes(rows)).sum()
+    }
+}
+
+#[inline(always)]
+fn skip(cursor: &mut Cursor<'_>, tag: u32, start: usize, depth: usize) -> Result<(), Reason> {
+    let result = cursor.skip(tag, depth);
+    if result.is_err() {
+        cursor.rewind(start);
+    }
+    result
+}
+
+/// The last member of a oneof on the wire wins: clears the one before.
+fn choose(oneofs: &mut [Chosen], columns: &mut [Column], entry: &Entry, row: usize) {
+    let chosen = &mut oneofs[usize::from(entry.oneof)];
+    if chosen.row == row && chosen.slot != entry.slot {
+        columns[usize::from(chosen.slot)].truncate(row);
+    }
+    *chosen = Chosen { row, slot: entry.slot };
+}
+
+/// A known field with another wire type than its own.
+#[cold]
+fn mismatch(cursor: &mut Cursor<'_>, entries: &[Entry], names: &[Box<str>], tag: u32, start: usize) -> Reason {
+    cursor.rewind(start);
+    let found = (tag & 7) as u8;
+    // An end-group tag is about the group that it ends and not about the field.
+    if found == 4 {
+        return Reason::EndGroup;
+    }
+    if found > 5 {
+        return Reason::Tag;
+    }
+    match entries.iter().find(|entry| entry.tag >> 3 == tag >> 3) {
+        Some(entry) => {
+            cursor.blame(&names[usize::from(entry.slot)]);
+            Reason::WireType { found, expected: (entry.tag & 7) as u8 }
+        }
+        None => Reason::Tag,
+    }
+}

@@ -1,0 +1,180 @@
+//! From a message's shape and the fields that are wanted to the columns that read them.
+
+use arrow::datatypes::Fields;
+
+use super::column::Column;
+use super::message::{Chosen, Entry, Message, NO_ONEOF, Required};
+use super::nested::{EnumNames, List, Map, Time, TimeKind, Wrapper};
+use super::selection::Selection;
+use super::table::TagTable;
+use super::vector::{Fixed, Validity, Variable};
+use crate::schema::{FieldShape, Label, MessageShape, Scalar, ValueShape};
+
+/// A field of a message and what is wanted of it: `None` is nothing, but a column that is filled at the end.
+struct Wanted<'a> {
+    field: &'a FieldShape,
+    selection: Option<&'a Selection>,
+}
+
+/// The plan of the topic's message: a column for each name, in that order, or the name that it does not have.
+pub(super) fn root<'a>(shape: &MessageShape, names: &[&'a str], selection: &Selection) -> Result<Message, &'a str> {
+    let all = Selection::All;
+    let mut wanted = Vec::with_capacity(names.len());
+    for name in names {
+        let field = shape.fields.iter().find(|field| field.name == *name).ok_or(*name)?;
+        wanted.push(Wanted { field, selection: selection.field(name).or(Some(&all)) });
+    }
+    let fields = wanted.iter().map(|wanted| wanted.field.column()).collect();
+    Ok(message(shape, &wanted, fields, false))
+}
+
+/// A nested message: all of its columns are there, those that are wanted are read.
+fn nested(shape: &MessageShape, selection: &Selection, nullable: bool) -> Message {
+    let wanted = shape.fields.iter().map(|field| Wanted { field, selection: selection.field(&field.name) });
+    message(shape, &wanted.collect::<Vec<_>>(), shape.columns(), nullable)
+}
+
+fn message(shape: &MessageShape, wanted: &[Wanted<'_>], fields: Fields, nullable: bool) -> Message {
+    let mut columns: Vec<Column> = wanted.iter().map(|w| column(w.field, w.selection.unwrap_or(&NONE))).collect();
+    let mut names: Vec<Box<str>> = wanted.iter().map(|w| w.field.name.as_str().into()).collect();
+    let read = wanted.iter().enumerate().filter(|(_, wanted)| wanted.selection.is_some());
+    let mut slots: Vec<(usize, &FieldShape)> = read.map(|(slot, wanted)| (slot, wanted.field)).collect();
+    // A member that nobody wants still clears one that is wanted.
+    for field in shape.fields.iter().filter(|field| field.oneof.is_some()) {
+        let wanted = slots.iter().any(|(_, other)| other.oneof == field.oneof);
+        if wanted && !slots.iter().any(|(_, other)| other.number == field.number) {
+            slots.push((columns.len(), field));
+            columns.push(Column::Skip);
+            names.push(field.name.as_str().into());
+        }
+    }
+    let required = slots.iter().filter_map(|(slot, field)| {
+        let inside = matches!(&columns[*slot], Column::Message(message) if message.has_required());
+        let itself = field.label == Label::Required;
+        (itself || inside).then_some(Required { slot: *slot as u16, itself })
+    });
+    let required = required.collect();
+    slots.sort_by_key(|(_, field)| field.number);
+    let entries = entries(&slots);
+    let tags: Vec<u32> = entries.iter().map(|entry| entry.tag).collect();
+    Message {
+        table: TagTable::new(&tags),
+        entries: entries.into(),
+        columns: columns.into(),
+        names: names.into(),
+        oneofs: vec![Chosen::NONE; shape.oneofs].into(),
+        required,
+        fields,
+        rows: 0,
+        validity: Validity::new(nullable),
+    }
+}
+
+static NONE: Selection = Selection::Fields(std::collections::BTreeMap::new());
+
+/// What is done with each tag, in the order of the field numbers: that is how messages are written.
+fn entries(slots: &[(usize, &FieldShape)]) -> Vec<Entry> {
+    let mut entries = Vec::with_capacity(slots.len());
+    for (slot, field) in slots {
+        let wire = field.wire();
+        let packable = field.label == Label::Repeated && wire != 2 && wire != 3;
+        // Writers pack numbers, so the packed form is what comes; either form is followed by the next field, but the
+        // single one more likely by another of the same.
+        let forms: &[(u32, bool)] = match packable {
+            true => &[(2, false), (wire, true)],
+            false => &[(wire, matches!(field.label, Label::Repeated | Label::Map(_)))],
+        };
+        let after = entries.len() + forms.len();
+        for (wire, again) in forms {
+            let next = if *again { entries.len() } else { after };
+            let oneof = field.oneof.map_or(NO_ONEOF, |oneof| oneof as u16);
+            entries.push(Entry { tag: field.number << 3 | wire, slot: *slot as u16, next: next as u16, oneof });
+        }
+    }
+    entries
+}
+
+fn column(field: &FieldShape, selection: &Selection) -> Column {
+    match &field.label {
+        Label::Repeated => {
+            let wire = field.wire();
+            let element = (wire != 2 && wire != 3).then_some(field.number << 3 | wire);
+            Column::List(Box::new(List::new(value(&field.value, selection, false), element)))
+        }
+        Label::Map(key) => {
+            let keys = scalar(*key, false);
+            // Maps are read whole, but not when nothing of the field is read at all.
+            let values = value(&field.value, &Selection::All, false);
+            Column::Map(Box::new(Map::new(keys, key.wire(), values, field.value.wire())))
+        }
+        label => value(&field.value, selection, *label == Label::Optional),
+    }
+}
+
+fn value(shape: &ValueShape, selection: &Selection, nullable: bool) -> Column {
+    match shape {
+        ValueShape::Scalar(kind) => scalar(*kind, nullable),
+        ValueShape::Enum(numbers) => {
+            Column::Enum(Fixed::new(numbers.default, nullable), Box::new(EnumNames::new(&numbers.names)))
+        }
+        ValueShape::Wrapper(kind) => Column::Wrapper(Box::new(Wrapper::new(scalar(*kind, nullable), kind.wire()))),
+        ValueShape::Timestamp => Column::Time(Box::new(Time::new(TimeKind::Timestamp, nullable))),
+        ValueShape::Duration => Column::Time(Box::new(Time::new(TimeKind::Duration, nullable))),
+        // What is not NULL is there: an element, a map's value.
+        ValueShape::Empty => Column::Empty(Fixed::new(!nullable, nullable)),
+        ValueShape::Recursive => Column::Raw(Variable::new(nullable)),
+        ValueShape::Message(message) => Column::Message(Box::new(nested(message, selection, nullable))),
+    }
+}
+
+fn scalar(kind: Scalar, nullable: bool) -> Column {
+    match kind {
+        Scalar::Bool => Column::Bool(Fixed::new(false, nullable)),
+        Scalar::Int32 => Column::Int32(Fixed::new(0, nullable)),
+        Scalar::Sint32 => Column::Sint32(Fixed::new(0, nullable)),
+        Scalar::Sfixed32 => Column::Sfixed32(Fixed::new(0, nullable)),
+        Scalar::Uint32 => Column::Uint32(Fixed::new(0, nullable)),
+        Scalar::Fixed32 => Column::Fixed32(Fixed::new(0, nullable)),
+        Scalar::Int64 => Column::Int64(Fixed::new(0, nullable)),
+        Scalar::Sint64 => Column::Sint64(Fixed::new(0, nullable)),
+        Scalar::Sfixed64 => Column::Sfixed64(Fixed::new(0, nullable)),
+        Scalar::Uint64 => Column::Uint64(Fixed::new(0, nullable)),
+        Scalar::Fixed64 => Column::Fixed64(Fixed::new(0, nullable)),
+        Scalar::Float => Column::Float(Fixed::new(0.0, nullable)),
+        Scalar::Double => Column::Double(Fixed::new(0.0, nullable)),
+        Scalar::String => Column::Text(Variable::new(nullable)),
+        Scalar::Bytes => Column::Bytes(Variable::new(nullable)),
+    }
+}
+
+impl FieldShape {
+    /// The wire type of the field: of one element, if it is repeated.
+    fn wire(&self) -> u32 {
+        match self.label {
+            Label::Map(_) => 2,
+            _ if self.group => 3,
+            _ => self.value.wire(),
+        }
+    }
+}
+
+impl ValueShape {
+    fn wire(&self) -> u32 {
+        match self {
+            ValueShape::Scalar(scalar) => scalar.wire(),
+            ValueShape::Enum(_) => 0,
+            _ => 2,
+        }
+    }
+}
+
+impl Scalar {
+    fn wire(self) -> u32 {
+        match self {
+            Scalar::Sfixed32 | Scalar::Fixed32 | Scalar::Float => 5,
+            Scalar::Sfixed64 | Scalar::Fixed64 | Scalar::Double => 1,
+            Scalar::String | Scalar::Bytes => 2,
+            _ => 0,
+        }
+    }
+}

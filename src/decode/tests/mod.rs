@@ -1,0 +1,19 @@
+//! The decoder against hand-written records and against prost-reflect's messages.
+
+mod cell;
+mod hostile;
+mod oracle;
+mod random;
+
+use prost_reflect::MessageDescriptor;
+
+use crate::schema::Descriptors;
+
+/// The message `M` of a `.proto` text.
+fn message(source: &str) -> MessageDescriptor {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.proto");
+    std::fs::write(&path, source).unwrap();
+    let descriptors = Descriptors::compile(&[path], &[]).unwrap_or_else(|fault| panic!("{fault}"));
+    descriptors.message("M").unwrap()
+}

@@ -1,0 +1,74 @@
+//! A batch job: a query over tables alone, whose result replaces its sink or the partitions that it touches.
+
+use std::sync::Arc;
+
+use datafusion::physical_plan::ExecutionPlanProperties;
+
+use chrono::SecondsFormat;
+
+use super::Deps;
+use super::commit_info::CommitInfo;
+use super::session::{QuerySession, SessionParts};
+use super::write::{close, write_all};
+use crate::clock::Stopwatch;
+use crate::contract::ContractEnforcer;
+use crate::error::Result;
+use crate::observe::{Records, Rows, check_conservation, grouped};
+use crate::pipeline::{Pipeline, QuerySpec};
+use crate::sink::{Created, DeltaSink, Owner, SinkCommit};
+
+/// Runs `spec` once and commits its result. Running it again gives the same table.
+///
+/// # Errors
+/// `Violated` when a row breaks the contract, `Unavailable` when the store fails.
+pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec) -> Result<()> {
+    let watch = Stopwatch::start();
+    let clock = deps.clock.now();
+    let sink_spec = super::sink_of(pipeline, spec)?;
+    let owner = Owner::new(&pipeline.name, &spec.name);
+    let mut sink = DeltaSink::open(sink_spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
+    sink.add_columns().await?;
+    let session = QuerySession::new(deps, pipeline, SessionParts::of_query(pipeline, spec, true)).await?;
+    let state = session.state(clock)?;
+    let enforcer = Arc::new(ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?);
+    let logical = pipeline.plan_query(spec, &state).await?;
+    let plan = state.create_physical_plan(&logical).await?;
+    let files = (0..plan.output_partitioning().partition_count()).map(|_| sink.writer()).collect();
+    let (writers, produced) = write_all(&plan, &session.task_context(), &enforcer, files)
+        .await
+        .map_err(|e| e.within(format!("query {}", spec.name)))?;
+    let adds = close(writers).await?;
+    let rows = Rows { produced, written: crate::sink::rows_of(&adds)?, quarantined: 0, dropped: 0 };
+    check_conservation(Records::default(), rows)?;
+    let lookups = session.lookup_versions();
+    let info = CommitInfo {
+        batch: None,
+        clock,
+        sources: Vec::new(),
+        lookups: &lookups,
+        models: session.models(),
+        records: Records::default(),
+        rows,
+    };
+    let info = info.of(pipeline, &spec.name);
+    let commit = SinkCommit { adds, txns: Vec::new(), attempt: deps.clock.new_id(), info };
+    let version = if sink.exists() {
+        sink.replace(commit).await?.version
+    } else {
+        match sink.create(commit.clone()).await? {
+            Created::Ours(committed) => committed.version,
+            Created::Another => {
+                let attempt = deps.clock.new_id();
+                sink.replace(SinkCommit { attempt, ..commit }).await?.version
+            }
+        }
+    };
+    deps.observer.note(&format!(
+        "query {}: replaced {} with {} rows (version {version}) in {:.3} s",
+        spec.name,
+        sink_spec.location,
+        grouped(rows.written),
+        watch.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}

@@ -1,0 +1,440 @@
+//! One streaming query: opened on its sink's positions, then micro-batch after micro-batch of plan, run and commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use serde_json::json;
+
+use super::commit_info::CommitInfo;
+use super::records::RecordCounts;
+use super::session::{QuerySession, SessionParts};
+use super::topic::{Slice, TopicTable};
+use super::write::{close, write_all};
+use super::{Deps, position, selection};
+use crate::clock::Stopwatch;
+use crate::contract::ContractEnforcer;
+use crate::error::{Error, Result};
+use crate::observe::{
+    Durations, Progress, Records, Rows, SinkProgress, SourceProgress, TopicOffsets, check_conservation,
+};
+use crate::offsets::{self, PartitionBounds, PartitionRange};
+use crate::pipeline::{Pipeline, QuerySpec, SinkSpec, ValueFormat};
+use crate::sink::{Add, Created, DeltaSink, Owner, SinkCommit, SinkWriter, hash63, topic_hash};
+use crate::source::TopicIdentity;
+
+/// A streaming query between its micro-batches.
+pub(crate) struct StreamingQuery {
+    deps: Deps,
+    pipeline: Arc<Pipeline>,
+    sink_spec: SinkSpec,
+    sink: DeltaSink,
+    topics: Vec<Topic>,
+    session: QuerySession,
+    logical: LogicalPlan,
+    enforcer: Arc<ContractEnforcer>,
+    /// The number of the last micro-batch that was planned.
+    batch: i64,
+    last_start: Option<Stopwatch>,
+}
+
+/// A topic of a query.
+struct Topic {
+    table: Arc<TopicTable>,
+    identity: TopicIdentity,
+    /// The next offset of each partition that is not planned yet.
+    next: BTreeMap<i32, i64>,
+    /// The first 63 bits of the descriptor set's hash; none for raw values.
+    schema: Option<i64>,
+}
+
+/// What one micro-batch takes from one topic.
+#[derive(Debug, Clone)]
+struct Share {
+    ranges: Vec<PartitionRange>,
+    /// Where every partition stands after this micro-batch.
+    next: BTreeMap<i32, i64>,
+    latest: BTreeMap<i32, i64>,
+    counts: Arc<RecordCounts>,
+}
+
+/// A micro-batch that is planned: what it reads is fixed.
+pub(crate) struct Planned {
+    batch: i64,
+    clock: DateTime<Utc>,
+    shares: Vec<Share>,
+    plan: Arc<dyn ExecutionPlan>,
+    lookups: Vec<(String, String)>,
+    lag: u64,
+    watch: Stopwatch,
+    since_last: f64,
+    durations: Durations,
+}
+
+/// A micro-batch that has run: its rows are in files that are still open.
+pub(crate) struct Ran {
+    planned: Planned,
+    writers: Vec<SinkWriter>,
+    produced: u64,
+}
+
+/// The ends that a bounded run stops at: topic -> partition -> offset.
+pub(crate) type Ends = BTreeMap<String, BTreeMap<i32, i64>>;
+
+impl StreamingQuery {
+    /// Opens sink and topics, finds the positions, and commits them when there are none yet.
+    ///
+    /// # Errors
+    /// `Invalid` when the table is not as declared or belongs to somebody else, `Violated` for lost offsets or a topic
+    /// that was made again, `Unavailable` when broker or store fail, `Fenced` when another instance was faster.
+    pub(crate) async fn open(deps: Deps, pipeline: Arc<Pipeline>, spec: &QuerySpec) -> Result<Self> {
+        let sink_spec = super::sink_of(&pipeline, spec)?.clone();
+        let owner = Owner::new(&pipeline.name, &spec.name);
+        let mut sink = DeltaSink::open(&sink_spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
+        sink.add_columns().await?;
+        let parts = SessionParts::of_query(&pipeline, spec, true);
+        let session = QuerySession::new(&deps, &pipeline, parts).await?;
+        let logical = pipeline.plan_query(spec, &session.state(deps.clock.now())?).await?;
+        let state = session.state(deps.clock.now())?;
+        let enforcer = ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?;
+        let mut query = Self {
+            batch: sink.version().map_or(0, |v| v as i64),
+            deps,
+            sink_spec,
+            sink,
+            topics: Vec::new(),
+            session,
+            logical,
+            enforcer: Arc::new(enforcer),
+            last_start: None,
+            pipeline,
+        };
+        query.find_positions().await?;
+        Ok(query)
+    }
+
+    /// The query's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.sink_spec.name
+    }
+
+    async fn find_positions(&mut self) -> Result<()> {
+        let mut fresh = !self.sink.exists();
+        for table in self.session.topics() {
+            let log = table.log(0)?;
+            let topic = table.spec().topic.clone();
+            let identity = log.identity().await?;
+            let mut next = self.sink.positions(&topic);
+            if next.is_empty() {
+                self.sink.refuse_strangers(&topic)?;
+                next = position::first(&topic, &table.spec().start, log.as_ref()).await?;
+                fresh = true;
+            } else {
+                self.refuse_another_topic(&identity)?;
+            }
+            let schema = self.keep_descriptors(&table).await?;
+            self.topics.push(Topic { table, identity, next, schema });
+        }
+        if fresh { self.commit_positions().await } else { Ok(()) }
+    }
+
+    /// The first commit carries no rows: it says where the query starts, so that `start` is resolved only once.
+    async fn commit_positions(&mut self) -> Result<()> {
+        let standing = |topic: &Topic| Share {
+            ranges: Vec::new(),
+            next: topic.next.clone(),
+            latest: topic.next.clone(),
+            counts: Arc::default(),
+        };
+        let shares: Vec<Share> = self.topics.iter().map(standing).collect();
+        let counts = (Records::default(), Rows::default());
+        let commit = self.commit_of(self.batch, self.deps.clock.now(), &shares, &[], Vec::new(), counts);
+        let committed = if self.sink.exists() {
+            self.sink.commit(commit).await?
+        } else {
+            match self.sink.create(commit).await? {
+                Created::Ours(committed) => committed,
+                Created::Another => {
+                    return Err(Error::unavailable(format!(
+                        "table {} was made by another writer at the same moment; run again",
+                        self.sink.location()
+                    )));
+                }
+            }
+        };
+        self.deps.observer.note(&format!(
+            "query {}: starts at {} in {} (version {})",
+            self.sink_spec.name,
+            self.describe_positions(),
+            self.sink.location(),
+            committed.version
+        ));
+        Ok(())
+    }
+
+    fn describe_positions(&self) -> String {
+        let topics: Vec<String> = self
+            .topics
+            .iter()
+            .map(|topic| {
+                let offsets: Vec<String> = topic.next.iter().map(|(p, o)| format!("{p}:{o}")).collect();
+                format!("{} {}", topic.identity.topic, offsets.join(","))
+            })
+            .collect();
+        topics.join("; ")
+    }
+
+    fn refuse_another_topic(&self, identity: &TopicIdentity) -> Result<()> {
+        let then = self.sink.txn(&self.sink.owner().topic(&identity.topic));
+        if then.is_none() || then == Some(topic_hash(&identity.cluster_id, &identity.topic_id)) {
+            return Ok(());
+        }
+        Err(Error::violated(format!(
+            "topic {} is not the topic that table {} was filled from: it was deleted and made again, or the brokers are \
+             another cluster's. Positions do not carry over. To read the new topic, give the pipeline another name \
+             (`SET flumen.pipeline`) or delete the table",
+            identity.topic,
+            self.sink.location()
+        )))
+    }
+
+    /// Keeps the descriptor set beside the table, under its content's hash.
+    async fn keep_descriptors(&self, table: &TopicTable) -> Result<Option<i64>> {
+        let ValueFormat::Protobuf { descriptors, .. } = &table.spec().format else { return Ok(None) };
+        let hash = hash63(descriptors.encoded());
+        if self.sink.txn(&self.sink.owner().schema(&table.spec().topic)) != Some(hash) {
+            let hex: String = descriptors.sha256().iter().map(|byte| format!("{byte:02x}")).collect();
+            self.sink.keep_file(&format!("_flumen/{hex}.binpb"), descriptors.encoded()).await?;
+        }
+        Ok(Some(hash))
+    }
+
+    /// The ends of all topics now: where a bounded run stops.
+    ///
+    /// # Errors
+    /// What the logs return.
+    pub(crate) async fn ends(&self) -> Result<Ends> {
+        let mut ends = Ends::new();
+        for topic in &self.topics {
+            let bounds = topic.table.log(0)?.bounds().await?;
+            ends.insert(topic.identity.topic.clone(), bounds.iter().map(|b| (b.partition, b.high)).collect());
+        }
+        Ok(ends)
+    }
+
+    /// Plans the next micro-batch; `None` when there is nothing to read.
+    ///
+    /// # Errors
+    /// `Violated` for lost offsets, `Unavailable` when broker or store fail.
+    pub(crate) async fn plan(&mut self, until: Option<&Ends>) -> Result<Option<Planned>> {
+        let watch = Stopwatch::start();
+        let mut shares = Vec::with_capacity(self.topics.len());
+        let mut lag = 0;
+        for topic in &mut self.topics {
+            let bounds = topic.table.log(0)?.bounds().await?;
+            position::reconcile(&topic.identity.topic, &mut topic.next, &bounds)?;
+            let ends = until.and_then(|ends| ends.get(&topic.identity.topic));
+            let bounds = capped(bounds, ends);
+            let max_rows = topic.table.spec().max_rows.unwrap_or(self.pipeline.settings.max_rows);
+            let ranges = offsets::plan(&topic.next, &bounds, max_rows);
+            let mut next = topic.next.clone();
+            for range in &ranges {
+                next.insert(range.partition, range.to);
+            }
+            let latest: BTreeMap<i32, i64> = bounds.iter().map(|b| (b.partition, b.high)).collect();
+            lag += latest.iter().map(|(p, high)| (high - next.get(p).unwrap_or(high)).max(0) as u64).sum::<u64>();
+            shares.push(Share { ranges, next, latest, counts: Arc::default() });
+        }
+        if shares.iter().all(|share| share.ranges.is_empty()) {
+            return Ok(None);
+        }
+        let asked = watch.elapsed();
+        let clock = self.deps.clock.now();
+        self.session.refresh_lookups().await?;
+        let state = self.session.state(clock)?;
+        let optimized = state.optimize(&self.logical)?;
+        let wanted = selection::used_fields(&optimized)?;
+        for (topic, share) in self.topics.iter().zip(&shares) {
+            topic.table.prepare(Slice {
+                ranges: share.ranges.clone(),
+                selection: wanted.clone(),
+                counts: Arc::clone(&share.counts),
+            });
+        }
+        let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
+        for (topic, share) in self.topics.iter_mut().zip(&shares) {
+            topic.next = share.next.clone();
+        }
+        self.batch += 1;
+        let since_last = self.last_start.replace(watch).map_or(0.0, |last| last.elapsed().as_secs_f64());
+        Ok(Some(Planned {
+            batch: self.batch,
+            clock,
+            shares,
+            plan,
+            lookups: self.session.lookup_versions(),
+            lag,
+            watch,
+            since_last,
+            durations: Durations {
+                latest_offset: millis(asked),
+                query_planning: millis(watch.elapsed().saturating_sub(asked)),
+                ..Durations::default()
+            },
+        }))
+    }
+
+    /// What a task needs to run a planned micro-batch while this query commits the one before.
+    pub(crate) fn runner(&self, planned: &Planned) -> Runner {
+        let partitions = planned.plan.output_partitioning().partition_count();
+        Runner {
+            context: self.session.task_context(),
+            enforcer: Arc::clone(&self.enforcer),
+            writers: (0..partitions).map(|_| self.sink.writer()).collect(),
+            name: format!("query {}", self.sink_spec.name),
+        }
+    }
+
+    /// Closes the files of a micro-batch and commits it.
+    ///
+    /// # Errors
+    /// `Fenced` when another instance has moved on, `Unavailable` when the store fails.
+    pub(crate) async fn commit(&mut self, ran: Ran) -> Result<Progress> {
+        let Ran { mut planned, writers, produced } = ran;
+        let watch = Stopwatch::start();
+        let adds = close(writers).await?;
+        planned.durations.close_files = millis(watch.elapsed());
+        let mut records = Records::default();
+        for share in &planned.shares {
+            let totals = share.counts.totals();
+            records.read += totals.read;
+            records.decoded += totals.decoded;
+            records.dead += totals.dead;
+            records.null += totals.null;
+        }
+        let rows = Rows { produced, written: crate::sink::rows_of(&adds)?, quarantined: 0, dropped: 0 };
+        check_conservation(records, rows).map_err(|e| e.within(format!("query {}", self.sink_spec.name)))?;
+        let watch = Stopwatch::start();
+        let (batch, clock) = (planned.batch, planned.clock);
+        let commit = self.commit_of(batch, clock, &planned.shares, &planned.lookups, adds, (records, rows));
+        let version = self.sink.commit(commit).await?.version as i64;
+        planned.durations.wal_commit = millis(watch.elapsed());
+        planned.durations.trigger_execution = millis(planned.watch.elapsed());
+        for (topic, share) in self.topics.iter().zip(&planned.shares) {
+            topic.table.log(0)?.mirror(&share.next);
+        }
+        let progress = self.progress(&planned, version, records, rows);
+        self.deps.observer.progress(&progress);
+        Ok(progress)
+    }
+
+    fn progress(&self, planned: &Planned, version: i64, records: Records, rows: Rows) -> Progress {
+        let seconds = (planned.durations.trigger_execution / 1000.0).max(1e-6);
+        let sources = self
+            .topics
+            .iter()
+            .zip(&planned.shares)
+            .map(|(topic, share)| SourceProgress {
+                description: format!("kafka://{}/{}", topic.table.spec().brokers, topic.identity.topic),
+                start_offset: topic_offsets(topic, share.ranges.iter().map(|r| (r.partition, r.from)).collect()),
+                end_offset: topic_offsets(topic, share.next.clone()),
+                latest_offset: topic_offsets(topic, share.latest.clone()),
+                num_input_rows: share.counts.totals().read,
+            })
+            .collect();
+        Progress {
+            name: self.sink_spec.name.clone(),
+            pipeline: self.pipeline.name.clone(),
+            timestamp: planned.clock,
+            batch_id: planned.batch,
+            version,
+            num_input_rows: records.read,
+            input_rows_per_second: if planned.since_last > 0.0 {
+                records.read as f64 / planned.since_last
+            } else {
+                0.0
+            },
+            processed_rows_per_second: records.read as f64 / seconds,
+            duration_ms: planned.durations,
+            lag: planned.lag,
+            records,
+            rows,
+            sources,
+            sink: SinkProgress { description: self.sink_spec.location.clone(), num_output_rows: rows.written },
+        }
+    }
+
+    fn commit_of(
+        &self,
+        batch: i64,
+        clock: DateTime<Utc>,
+        shares: &[Share],
+        lookups: &[(String, String)],
+        adds: Vec<Add>,
+        (records, rows): (Records, Rows),
+    ) -> SinkCommit {
+        let owner = self.sink.owner();
+        let mut txns = Vec::new();
+        let mut sources = Vec::new();
+        for (topic, share) in self.topics.iter().zip(shares) {
+            let id = &topic.identity;
+            txns.extend(share.next.iter().map(|(&p, &next)| (owner.position(&id.topic, p), next)));
+            txns.push((owner.topic(&id.topic), topic_hash(&id.cluster_id, &id.topic_id)));
+            txns.extend(topic.schema.map(|hash| (owner.schema(&id.topic), hash)));
+            sources.extend(share.ranges.iter().map(|range| {
+                json!({
+                    "topic": id.topic, "topic_id": id.topic_id, "cluster_id": id.cluster_id,
+                    "partition": range.partition, "from": range.from, "to": range.to,
+                })
+            }));
+        }
+        let info =
+            CommitInfo { batch: Some(batch), clock, sources, lookups, models: self.session.models(), records, rows };
+        let info = info.of(&self.pipeline, &self.sink_spec.name);
+        SinkCommit { adds, txns, attempt: self.deps.clock.new_id(), info }
+    }
+}
+
+/// Runs a planned micro-batch up to its open files; holds nothing that the next one changes.
+pub(crate) struct Runner {
+    context: Arc<TaskContext>,
+    enforcer: Arc<ContractEnforcer>,
+    writers: Vec<SinkWriter>,
+    name: String,
+}
+
+impl Runner {
+    /// Reads, decodes, runs, checks and writes.
+    ///
+    /// # Errors
+    /// `Violated` for a record or row that is not as promised, `Unavailable` when broker or store fail.
+    pub(crate) async fn run(self, mut planned: Planned) -> Result<Ran> {
+        let watch = Stopwatch::start();
+        let (writers, produced) = write_all(&planned.plan, &self.context, &self.enforcer, self.writers)
+            .await
+            .map_err(|e| e.within(&self.name))?;
+        planned.durations.add_batch = millis(watch.elapsed());
+        Ok(Ran { planned, writers, produced })
+    }
+}
+
+/// Ends a bounded run at the offsets that were the end when it started.
+fn capped(mut bounds: Vec<PartitionBounds>, ends: Option<&BTreeMap<i32, i64>>) -> Vec<PartitionBounds> {
+    if let Some(ends) = ends {
+        for bound in &mut bounds {
+            bound.high = ends.get(&bound.partition).copied().unwrap_or(bound.low).min(bound.high);
+        }
+    }
+    bounds
+}
+
+fn topic_offsets(topic: &Topic, offsets: BTreeMap<i32, i64>) -> TopicOffsets {
+    TopicOffsets::from([(topic.identity.topic.clone(), offsets)])
+}
+
+fn millis(duration: std::time::Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

@@ -1,0 +1,160 @@
+//! A run: every streaming query in a loop of its own until its end or a stop, then batch jobs and checks.
+
+use std::sync::Arc;
+
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::query::{Ends, Planned, Ran, StreamingQuery};
+use super::{Deps, Stop, batch, checks};
+use crate::clock::Stopwatch;
+use crate::error::{Error, Result};
+use crate::pipeline::{Pipeline, QueryKind, QuerySpec};
+
+/// How long a query with `trigger = '0 seconds'` waits before it asks again for new records.
+const IDLE_POLL: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// What to run.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Up to the end offsets of the moment it started, then batch jobs and checks, then return.
+    pub available_now: bool,
+    /// Only this query.
+    pub query: Option<String>,
+}
+
+/// Runs a pipeline: continuously until `stop`, or with `available_now` to the ends of its topics.
+///
+/// # Errors
+/// The first error of any query; the other queries are stopped, each after the micro-batch under way.
+pub async fn run(pipeline: Arc<Pipeline>, options: RunOptions, deps: Deps, stop: Stop) -> Result<()> {
+    let chosen = chosen(&pipeline, &options)?;
+    let (internal, inner_stop) = super::stopper();
+    let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+    for spec in chosen.iter().filter(|q| q.kind == QueryKind::Streaming) {
+        let (deps, pipeline, spec) = (deps.clone(), Arc::clone(&pipeline), spec.clone());
+        let (outer, inner, bounded) = (stop.clone(), inner_stop.clone(), options.available_now);
+        tasks.spawn(async move { stream(deps, pipeline, spec, bounded, [outer, inner]).await });
+    }
+    let mut first: Option<Error> = None;
+    while let Some(done) = tasks.join_next().await {
+        let error = match done {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error,
+            Err(failed) => Error::unavailable(format!("pipeline {}: a query failed: {failed}", pipeline.name)),
+        };
+        internal.stop();
+        first.get_or_insert(error);
+    }
+    if let Some(error) = first {
+        return Err(error);
+    }
+    if stop.requested() || !options.available_now {
+        return Ok(());
+    }
+    for spec in chosen.iter().filter(|q| q.kind == QueryKind::Batch) {
+        batch::run(&deps, &pipeline, spec).await?;
+    }
+    if options.query.is_none() {
+        checks::run(&deps, &pipeline).await?;
+    }
+    Ok(())
+}
+
+fn chosen(pipeline: &Pipeline, options: &RunOptions) -> Result<Vec<QuerySpec>> {
+    let chosen = super::chosen_queries(pipeline, options.query.as_deref())?;
+    let batch = chosen.iter().find(|q| q.kind == QueryKind::Batch);
+    match batch {
+        Some(batch) if !options.available_now => Err(Error::invalid(format!(
+            "pipeline {}: query {} reads no topic: it is a batch job, which a continuous run cannot hold. Run it with \
+             `--available-now`",
+            pipeline.name, batch.name
+        ))),
+        _ => Ok(chosen),
+    }
+}
+
+/// One query until its end or a stop; after a stop the micro-batch under way has `grace` to be committed.
+async fn stream(deps: Deps, pipeline: Arc<Pipeline>, spec: QuerySpec, bounded: bool, stops: [Stop; 2]) -> Result<()> {
+    let grace = pipeline.settings.grace;
+    let [mut outer, mut inner] = stops.clone();
+    let deadline = async move {
+        tokio::select! {
+            () = outer.wait() => {}
+            () = inner.wait() => {}
+        }
+        tokio::time::sleep(grace).await;
+    };
+    let observer = Arc::clone(&deps.observer);
+    let name = spec.name.clone();
+    tokio::select! {
+        result = drive(deps, pipeline, spec, bounded, stops) => result,
+        () = deadline => {
+            observer.note(&format!("query {name}: the micro-batch under way was abandoned after `grace`; nothing is lost"));
+            Ok(())
+        }
+    }
+}
+
+/// A micro-batch that runs while the one before is committed. Dropping it abandons it.
+struct Running(JoinHandle<Result<Ran>>);
+
+impl Running {
+    fn start(query: &StreamingQuery, planned: Planned) -> Self {
+        Self(tokio::spawn(query.runner(&planned).run(planned)))
+    }
+
+    async fn finish(mut self) -> Result<Ran> {
+        match (&mut self.0).await {
+            Ok(result) => result,
+            Err(failed) => Err(Error::unavailable(format!("a micro-batch failed: {failed}; run again"))),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn drive(deps: Deps, pipeline: Arc<Pipeline>, spec: QuerySpec, bounded: bool, stops: [Stop; 2]) -> Result<()> {
+    let [mut outer, mut inner] = stops;
+    let mut query = tokio::select! {
+        query = StreamingQuery::open(deps, Arc::clone(&pipeline), &spec) => query?,
+        () = outer.wait() => return Ok(()),
+        () = inner.wait() => return Ok(()),
+    };
+    let until: Option<Ends> = if bounded { Some(query.ends().await?) } else { None };
+    let trigger = if bounded { std::time::Duration::ZERO } else { pipeline.settings.trigger };
+    let mut ran: Option<Ran> = None;
+    let mut last = None::<Stopwatch>;
+    loop {
+        let stopping = outer.requested() || inner.requested();
+        let wait = last.map_or(std::time::Duration::ZERO, |last| trigger.saturating_sub(last.elapsed()));
+        let planned = if stopping || !wait.is_zero() { None } else { query.plan(until.as_ref()).await? };
+        if planned.is_some() {
+            last = Some(Stopwatch::start());
+        }
+        let idle = planned.is_none();
+        let running = planned.map(|planned| Running::start(&query, planned));
+        let committed = ran.is_some();
+        if let Some(ran) = ran.take() {
+            query.commit(ran).await?;
+        }
+        if let Some(running) = running {
+            ran = Some(running.finish().await?);
+        } else if stopping || (bounded && idle) {
+            tracing::debug!(query = query.name(), "ended");
+            return Ok(());
+        } else if !committed {
+            outer_sleep(&mut outer, &mut inner, if wait.is_zero() { trigger.max(IDLE_POLL) } else { wait }).await;
+        }
+    }
+}
+
+async fn outer_sleep(outer: &mut Stop, inner: &mut Stop, duration: std::time::Duration) {
+    tokio::select! {
+        () = outer.sleep(duration) => {}
+        () = inner.wait() => {}
+    }
+}

@@ -1,0 +1,234 @@
+//! The DataFusion session of a query: its topics, lookups, tables and models under the names of the pipeline file.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use chrono::{DateTime, Utc};
+use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, TaskContext};
+use datafusion::logical_expr::ScalarUDF;
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use super::Deps;
+use super::topic::{OpenLog, TopicTable};
+use crate::error::Result;
+use crate::lookup::Lookup;
+use crate::model::{self, Model, ModelUdf};
+use crate::pipeline::{LookupFormat, LookupSpec, ModelSpec, Pipeline, QuerySpec};
+use crate::storage::Storage;
+
+/// Which of the file's declarations a session holds.
+#[derive(Debug, Clone, Default)]
+pub struct SessionParts {
+    topics: Vec<String>,
+    lookups: Vec<String>,
+    /// Sinks that are read as tables: by checks, batch jobs and ad-hoc queries.
+    tables: Vec<String>,
+    models: Vec<String>,
+    connect: bool,
+}
+
+impl SessionParts {
+    /// What `query` reads; with `connect` its topics can be read, otherwise only planned.
+    pub fn of_query(pipeline: &Pipeline, query: &QuerySpec, connect: bool) -> Self {
+        let (tables, lookups) =
+            query.lookups.iter().cloned().partition(|name| pipeline.sinks.iter().any(|sink| &sink.name == name));
+        Self { topics: query.sources.clone(), lookups, tables, models: query.models.clone(), connect }
+    }
+
+    /// All that the file declares.
+    pub fn everything(pipeline: &Pipeline) -> Self {
+        Self {
+            topics: pipeline.sources.iter().map(|s| s.name.clone()).collect(),
+            lookups: pipeline.lookups.iter().map(|l| l.name.clone()).collect(),
+            tables: pipeline.sinks.iter().map(|s| s.name.clone()).collect(),
+            models: pipeline.models.iter().map(|m| m.name.clone()).collect(),
+            connect: true,
+        }
+    }
+
+    /// Of the tables only those in `names`.
+    #[must_use]
+    pub fn only(mut self, names: &BTreeSet<String>) -> Self {
+        for part in [&mut self.topics, &mut self.lookups, &mut self.tables] {
+            part.retain(|name| names.contains(name));
+        }
+        self
+    }
+}
+
+/// A session with the declarations of a pipeline registered in it.
+pub struct QuerySession {
+    context: SessionContext,
+    topics: Vec<Arc<TopicTable>>,
+    lookups: Vec<Lookup>,
+    models: Vec<(String, String)>,
+}
+
+impl QuerySession {
+    /// Registers `parts`: topics opened, lookups read, models loaded.
+    ///
+    /// # Errors
+    /// `Invalid` for a lookup or model that is missing or not as declared.
+    pub async fn new(deps: &Deps, pipeline: &Pipeline, parts: SessionParts) -> Result<Self> {
+        let runtime = runtime(pipeline.settings.memory_limit)?;
+        let context = SessionContext::new_with_config_rt(config(pipeline)?, runtime);
+        let mut session = Self { context, topics: Vec::new(), lookups: Vec::new(), models: Vec::new() };
+        for spec in pipeline.sources.iter().filter(|s| parts.topics.contains(&s.name)) {
+            let open: Option<OpenLog> = parts.connect.then(|| {
+                let (topics, spec, patience) = (Arc::clone(&deps.topics), spec.clone(), deps.patience);
+                Arc::new(move || topics.open(&spec, patience)) as OpenLog
+            });
+            let table = Arc::new(TopicTable::new(spec.clone(), open));
+            session.register(&spec.name, Arc::clone(&table) as Arc<dyn TableProvider>)?;
+            session.topics.push(table);
+        }
+        for spec in pipeline.lookups.iter().filter(|l| parts.lookups.contains(&l.name)) {
+            session.add_lookup(spec, deps).await?;
+        }
+        for spec in pipeline.sinks.iter().filter(|s| parts.tables.contains(&s.name)) {
+            let lookup = LookupSpec {
+                name: spec.name.clone(),
+                format: LookupFormat::Delta,
+                location: spec.location.clone(),
+                options: Default::default(),
+                declared: None,
+            };
+            session.add_lookup(&lookup, deps).await?;
+        }
+        for spec in pipeline.models.iter().filter(|m| parts.models.contains(&m.name)) {
+            session.add_model(spec)?;
+        }
+        Ok(session)
+    }
+
+    fn register(&self, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
+        self.context.deregister_table(TableReference::bare(name))?;
+        self.context.register_table(TableReference::bare(name), table)?;
+        Ok(())
+    }
+
+    async fn add_lookup(&mut self, spec: &LookupSpec, deps: &Deps) -> Result<()> {
+        let lookup = Lookup::load(spec, &deps.storage, &self.context.state()).await?;
+        self.register(&spec.name, lookup.provider())?;
+        self.lookups.push(lookup);
+        Ok(())
+    }
+
+    fn add_model(&mut self, spec: &ModelSpec) -> Result<()> {
+        let model = load_model(spec)?;
+        self.models.push((spec.name.clone(), model.sha256().to_owned()));
+        let udf = ModelUdf::try_new(&spec.name, spec.arguments.clone(), spec.returns.clone(), model)?;
+        self.context.register_udf(ScalarUDF::from(udf));
+        Ok(())
+    }
+
+    /// Reads those lookups again whose version has changed.
+    ///
+    /// # Errors
+    /// What reading a lookup returns.
+    pub(crate) async fn refresh_lookups(&mut self) -> Result<()> {
+        let mut changed = Vec::new();
+        for (index, lookup) in self.lookups.iter_mut().enumerate() {
+            if lookup.refresh().await? {
+                changed.push(index);
+            }
+        }
+        for index in changed {
+            let lookup = &self.lookups[index];
+            self.register(lookup.name(), lookup.provider())?;
+        }
+        Ok(())
+    }
+
+    /// The session at this time of day: `now()` is `clock` in every plan made from it.
+    ///
+    /// # Errors
+    /// None now; the state is a copy.
+    pub fn state(&self, clock: DateTime<Utc>) -> Result<SessionState> {
+        let mut state = self.context.state();
+        state.execution_props_mut().query_execution_start_time = Some(clock);
+        Ok(state)
+    }
+
+    /// The topics in the order of the file.
+    pub(crate) fn topics(&self) -> Vec<Arc<TopicTable>> {
+        self.topics.clone()
+    }
+
+    /// Name and version of each lookup.
+    pub fn lookup_versions(&self) -> Vec<(String, String)> {
+        self.lookups.iter().map(|l| (l.name().to_owned(), l.version().to_owned())).collect()
+    }
+
+    /// Name and SHA-256 of each model.
+    pub fn models(&self) -> &[(String, String)] {
+        &self.models
+    }
+
+    /// What tasks of a plan run in.
+    pub fn task_context(&self) -> Arc<TaskContext> {
+        self.context.task_ctx()
+    }
+
+    /// The context, for ad-hoc queries.
+    pub fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    /// Lets every topic's next plan read from `start` to its end as of now.
+    ///
+    /// # Errors
+    /// What the logs return.
+    pub async fn read_to_the_end(&self) -> Result<()> {
+        for table in &self.topics {
+            super::topic::prepare_whole(table).await?;
+        }
+        Ok(())
+    }
+}
+
+fn runtime(memory_limit: u64) -> Result<Arc<RuntimeEnv>> {
+    let pool = FairSpillPool::new(usize::try_from(memory_limit).unwrap_or(usize::MAX));
+    Ok(RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?)
+}
+
+fn load_model(spec: &ModelSpec) -> Result<Arc<dyn Model>> {
+    model::load(&spec.name, &spec.language, &spec.path, None)
+}
+
+/// A session's options: those of the file's `SET`s over ours.
+fn config(pipeline: &Pipeline) -> Result<SessionConfig> {
+    let mut config = SessionConfig::new();
+    for (key, value) in &pipeline.session {
+        config.options_mut().set(key, value)?;
+    }
+    Ok(config)
+}
+
+/// What a check of a pipeline file has to know of lookups and models; read from their files, without any network.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// Where lookups lie.
+    pub storage: &'a Storage,
+}
+
+impl crate::pipeline::Facts for Facts<'_> {
+    fn lookup_schema(&self, spec: &LookupSpec) -> Result<SchemaRef> {
+        let context = SessionContext::new();
+        let read = async { Lookup::schema_of(spec, self.storage, &context.state()).await };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(read))
+    }
+
+    fn model_arity(&self, spec: &ModelSpec) -> Result<usize> {
+        Ok(load_model(spec)?.features())
+    }
+
+    fn check_kafka_property(&self, name: &str, _value: &str) -> Result<(), String> {
+        crate::kafka::check_property(name).map_err(|error| error.message().to_owned())
+    }
+}

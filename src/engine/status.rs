@@ -1,0 +1,99 @@
+//! Where a pipeline stands: committed offsets, ends, lag, table versions. Nothing is changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::Deps;
+use crate::error::Result;
+use crate::pipeline::{Pipeline, QueryKind, QuerySpec};
+use crate::sink::{DeltaSink, Owner};
+
+/// One partition of a topic as a query sees it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PartitionStatus {
+    /// The partition's number.
+    pub partition: i32,
+    /// The next offset to read; none before the first commit.
+    pub committed: Option<i64>,
+    /// The end of the partition.
+    pub end: i64,
+    /// Records between the two.
+    pub lag: u64,
+}
+
+/// One topic of a query.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TopicStatus {
+    /// The topic's name.
+    pub topic: String,
+    /// Its partitions.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// One query.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QueryStatus {
+    /// The query's name.
+    pub query: String,
+    /// The sink's location.
+    pub table: String,
+    /// The sink's version; none when there is no table yet.
+    pub version: Option<i64>,
+    /// When the last commit was made, RFC 3339.
+    pub last_commit: Option<String>,
+    /// Its topics.
+    pub topics: Vec<TopicStatus>,
+    /// Name and version of its lookups, as of the last commit of ours that the log still has.
+    pub lookups: BTreeMap<String, String>,
+    /// Name and SHA-256 of its models, likewise.
+    pub models: BTreeMap<String, String>,
+}
+
+/// The status of every query of a pipeline.
+///
+/// # Errors
+/// What table, broker or store return.
+pub async fn status(deps: &Deps, pipeline: &Pipeline) -> Result<Vec<QueryStatus>> {
+    let mut all = Vec::with_capacity(pipeline.queries.len());
+    for query in &pipeline.queries {
+        all.push(of_query(deps, pipeline, query).await?);
+    }
+    Ok(all)
+}
+
+async fn of_query(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result<QueryStatus> {
+    let spec = super::sink_of(pipeline, query)?;
+    let owner = Owner::new(&pipeline.name, &query.name);
+    let sink = DeltaSink::open(spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
+    let last = sink.last_commit().await?;
+    let info = last.as_ref().map(|last| &last.flumen);
+    let named = |list: &str, key: &str, value: &str| -> BTreeMap<String, String> {
+        let entries = info.and_then(|info| info.get(list)).and_then(|list| list.as_array());
+        let text = |entry: &serde_json::Value, key: &str| entry.get(key).and_then(|v| v.as_str()).map(str::to_owned);
+        entries.into_iter().flatten().filter_map(|e| Some((text(e, key)?, text(e, value)?))).collect()
+    };
+    let mut topics = Vec::new();
+    if query.kind == QueryKind::Streaming {
+        for source in pipeline.sources.iter().filter(|s| query.sources.contains(&s.name)) {
+            let log = deps.topics.open(source, deps.patience)?;
+            let positions = sink.positions(&source.topic);
+            let partitions = log.bounds().await?.iter().map(|b| {
+                let committed = positions.get(&b.partition).copied();
+                let lag = (b.high - committed.unwrap_or(b.low)).max(0) as u64;
+                PartitionStatus { partition: b.partition, committed, end: b.high, lag }
+            });
+            topics.push(TopicStatus { topic: source.topic.clone(), partitions: partitions.collect() });
+        }
+    }
+    Ok(QueryStatus {
+        query: query.name.clone(),
+        table: spec.location.clone(),
+        version: sink.version().map(|v| v as i64),
+        last_commit: last.as_ref().map(|last| last.time.clone()),
+        topics,
+        lookups: named("lookups", "table", "version"),
+        models: named("models", "name", "sha256"),
+    })
+}

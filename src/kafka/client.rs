@@ -1,0 +1,556 @@
+//! A client that asks a cluster what it holds. It has no assignment, so its requests never queue up behind a fetch.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{KafkaConfig, Presence};
+use crate::clock::Stopwatch;
+use crate::error::{Error, Result};
+use crate::offsets::PartitionBounds;
+
+/// The time limit of a request's first attempt; each further one has twice the time, up to [`LAST_LIMIT`].
+const FIRST_LIMIT: Duration = Duration::from_secs(2);
+const LAST_LIMIT: Duration = Duration::from_secs(30);
+/// The pause after a failed attempt; each further one is twice as long, up to [`LAST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// A topic made a moment ago may not have reached the broker that is asked: so often it is asked again.
+const UNKNOWN_TRIES: u32 = 3;
+
+/// Answers questions about a cluster. While the brokers are away it waits, up to `broker_timeout`.
+#[derive(Clone)]
+pub struct KafkaClient {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: KafkaConfig,
+    consumer: BaseConsumer<Watch>,
+    presence: Presence,
+    broker_timeout: Option<Duration>,
+    /// Asked for once: a client never changes its cluster.
+    cluster_id: OnceLock<String>,
+}
+
+/// Hears librdkafka's log lines and errors: the lines go on to tracing at debug, the errors are kept.
+#[derive(Default)]
+pub struct Watch {
+    heard: Mutex<Heard>,
+    lines: AtomicU64,
+}
+
+#[derive(Default)]
+struct Heard {
+    /// The brokers do not let us in: waiting does not help.
+    refusal: Option<String>,
+    /// The last reason why a connection failed.
+    failure: Option<String>,
+}
+
+impl ClientContext for Watch {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.lines.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(target: "librdkafka", "{facility}: {line}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.lines.fetch_add(1, Ordering::Relaxed);
+        self.hear(error.rdkafka_error_code().unwrap_or(Code::Unknown), reason);
+    }
+}
+
+impl ConsumerContext for Watch {}
+
+impl Watch {
+    /// Takes note of an error that belongs to no single request.
+    pub fn hear(&self, code: Code, reason: &str) {
+        tracing::debug!(target: "librdkafka", "{code}: {reason}");
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_refusal(code, reason) {
+            heard.refusal = Some(reason.to_string());
+        } else if code != Code::AllBrokersDown || heard.failure.is_none() {
+            heard.failure = Some(reason.to_string());
+        }
+    }
+
+    /// Why the brokers do not let us in, if they said so since the last success.
+    pub fn refusal(&self) -> Option<String> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).refusal.clone()
+    }
+
+    /// Why the last connection failed, if one did since the last success.
+    pub fn failure(&self) -> Option<String> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).failure.clone()
+    }
+
+    /// All is well again.
+    pub fn forget(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Heard::default();
+    }
+}
+
+/// Whether an error says that the brokers do not let us in (password, certificate), so that waiting does not help.
+pub fn is_refusal(code: Code, reason: &str) -> bool {
+    match code {
+        Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => true,
+        // A handshake also breaks when a broker stops; only what is about certificates and versions stays as it is.
+        Code::SSL => {
+            let reason = reason.to_ascii_lowercase();
+            ["certificate", "verify", "unknown ca", "wrong version number", "no shared cipher", "unsupported protocol"]
+                .iter()
+                .any(|sign| reason.contains(sign))
+        }
+        _ => false,
+    }
+}
+
+/// Whether an error goes away by itself: connections, elections, brokers that start.
+pub fn is_temporary(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::TimedOutQueue
+            | Code::MessageTimedOut
+            | Code::Resolve
+            | Code::SSL
+            | Code::NodeUpdate
+            | Code::WaitingForCoordinator
+            | Code::Retry
+            | Code::State
+            | Code::BrokerDestroy
+            | Code::UnknownBroker
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::RequestTimedOut
+            | Code::BrokerNotAvailable
+            | Code::ReplicaNotAvailable
+            | Code::NetworkException
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+            | Code::NotController
+            | Code::KafkaStorageError
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::OffsetNotAvailable
+            | Code::ThrottlingQuotaExceeded
+    )
+}
+
+impl KafkaClient {
+    /// A client of the brokers that `config` names; nothing is sent yet. `broker_timeout`: how long a request waits for
+    /// brokers that are away, `None` for ever.
+    ///
+    /// # Errors
+    /// `Invalid` when librdkafka does not take the configuration (a CA file that is not there).
+    pub fn new(config: KafkaConfig, broker_timeout: Option<Duration>) -> Result<Self> {
+        let created = config.client().create_with_context::<_, BaseConsumer<Watch>>(Watch::default());
+        let consumer = created.map_err(|error| config.refused(&error))?;
+        let presence = Presence::new(format!("Kafka at {}", config.brokers()));
+        Ok(Self {
+            shared: Arc::new(Shared { config, consumer, presence, broker_timeout, cluster_id: OnceLock::new() }),
+        })
+    }
+
+    /// What it was made with.
+    pub fn config(&self) -> &KafkaConfig {
+        &self.shared.config
+    }
+
+    /// Whether the brokers are there: shared by all who talk to them, so that each change is logged once.
+    pub fn presence(&self) -> &Presence {
+        &self.shared.presence
+    }
+
+    /// The error of brokers that do not let us in.
+    pub fn locked_out(&self, reason: &str) -> Error {
+        locked_out(&self.shared.config, reason)
+    }
+
+    /// The error of brokers that stayed away longer than `limit`.
+    pub fn gave_up(&self, reason: &str, limit: Duration) -> Error {
+        gave_up(&self.shared.config, reason, limit)
+    }
+
+    /// How long a request waits for brokers that are away; `None` for ever.
+    pub fn broker_timeout(&self) -> Option<Duration> {
+        self.shared.broker_timeout
+    }
+
+    /// The cluster's topics, sorted.
+    ///
+    /// # Errors
+    /// As [`KafkaClient::request`].
+    pub async fn topics(&self) -> Result<Vec<String>> {
+        self.request(|consumer, limit| {
+            let metadata = consumer.fetch_metadata(None, limit)?;
+            let mut topics: Vec<String> = metadata.topics().iter().map(|t| t.name().to_string()).collect();
+            topics.sort();
+            Ok(topics)
+        })
+        .await
+    }
+
+    /// The partitions of `topic`, ascending.
+    ///
+    /// # Errors
+    /// `Unavailable` when the topic does not exist, with the names that look like it; else as [`KafkaClient::request`].
+    pub async fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
+        self.about(topic, |_, _, partitions, _| Ok(partitions.to_vec())).await
+    }
+
+    /// What each partition of `topic` holds now, ordered by partition: one request to each leader for the beginnings
+    /// and one for the ends (for `read_committed` the last stable offsets).
+    ///
+    /// # Errors
+    /// As [`KafkaClient::partitions`].
+    pub async fn bounds(&self, topic: &str) -> Result<Vec<PartitionBounds>> {
+        self.about(topic, bounds).await
+    }
+
+    /// [`KafkaClient::bounds`] for a thread outside the runtime: one attempt, no waiting. `None` when the topic is not
+    /// there.
+    ///
+    /// # Errors
+    /// librdkafka's.
+    pub fn bounds_now(&self, topic: &str, limit: Duration) -> KafkaResult<Option<Vec<PartitionBounds>>> {
+        let consumer = &self.shared.consumer;
+        match find_partitions(consumer, topic, limit)? {
+            Some(partitions) => bounds(consumer, topic, &partitions, limit).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// For each partition of `topic` the first offset whose record is of `time` or later; the end where there is none.
+    /// Kafka also counts what is not read, the ends of transactions among it: they have the time of their writing.
+    ///
+    /// # Errors
+    /// As [`KafkaClient::partitions`].
+    pub async fn offsets_at(&self, topic: &str, time: DateTime<Utc>) -> Result<BTreeMap<i32, i64>> {
+        // Negative numbers mean something else in this request.
+        let millis = time.timestamp_millis().max(0);
+        self.about(topic, move |consumer, topic, partitions, limit| {
+            let ends = list_offsets(consumer, topic, partitions, Offset::End, limit)?;
+            let mut found = list_offsets(consumer, topic, partitions, Offset::Offset(millis), limit)?;
+            for (partition, offset) in &mut found {
+                if *offset < 0 {
+                    *offset = ends.get(partition).copied().unwrap_or(0);
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// The cluster's id; empty when the brokers have none.
+    ///
+    /// # Errors
+    /// As [`KafkaClient::request`].
+    pub async fn cluster_id(&self) -> Result<String> {
+        if let Some(id) = self.shared.cluster_id.get() {
+            return Ok(id.clone());
+        }
+        let asked = self.request(|consumer, limit| match consumer.client().fetch_cluster_id(limit) {
+            Some(id) => Ok(id),
+            // It has none, or it is away: only then this fails.
+            None => consumer.fetch_metadata(None, limit).map(|_| String::new()),
+        });
+        let id = asked.await?;
+        Ok(self.shared.cluster_id.get_or_init(|| id).clone())
+    }
+
+    /// Asks the cluster, again and again while it is away: pauses and time limits double. One log line tells that it
+    /// went away, one that it is back.
+    ///
+    /// # Errors
+    /// `Unavailable` when `broker_timeout` has passed, when the brokers do not let us in (never waited for), or for any
+    /// error that does not go away by itself.
+    pub async fn request<T, F>(&self, ask: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&BaseConsumer<Watch>, Duration) -> KafkaResult<T> + Send + Sync + 'static,
+    {
+        let ask = Arc::new(ask);
+        let waited = Stopwatch::start();
+        let (mut limit, mut pause) = (FIRST_LIMIT, FIRST_PAUSE);
+        loop {
+            let (shared, ask) = (self.shared.clone(), ask.clone());
+            let attempt = tokio::task::spawn_blocking(move || {
+                let answer = ask(&shared.consumer, limit);
+                shared.listen();
+                answer
+            });
+            let answer =
+                attempt.await.map_err(|error| Error::unavailable("a Kafka request stopped").caused_by(error))?;
+            let error = match answer {
+                Ok(answer) => {
+                    self.shared.consumer.context().forget();
+                    self.shared.presence.back();
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            self.shared.wait_or_fail(&error, waited.elapsed())?;
+            tokio::time::sleep(pause).await;
+            (limit, pause) = ((limit * 2).min(LAST_LIMIT), (pause * 2).min(LAST_PAUSE));
+        }
+    }
+
+    /// [`KafkaClient::request`] about a topic that has to exist.
+    async fn about<T, F>(&self, topic: &str, ask: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&BaseConsumer<Watch>, &str, &[i32], Duration) -> KafkaResult<T> + Send + Sync + 'static,
+    {
+        let (name, ask) = (topic.to_string(), Arc::new(ask));
+        for attempt in 1..=UNKNOWN_TRIES {
+            let (name, ask) = (name.clone(), ask.clone());
+            let answer = self.request(move |consumer, limit| match find_partitions(consumer, &name, limit)? {
+                Some(partitions) => ask(consumer, &name, &partitions, limit).map(Some),
+                None => Ok(None),
+            });
+            if let Some(answer) = answer.await.map_err(|error| error.within(format!("topic {topic}")))? {
+                return Ok(answer);
+            }
+            if attempt < UNKNOWN_TRIES {
+                tokio::time::sleep(FIRST_PAUSE * attempt).await;
+            }
+        }
+        Err(self.unknown_topic(topic).await)
+    }
+
+    /// The error of a topic that does not exist, with the topics that look like it.
+    pub async fn unknown_topic(&self, topic: &str) -> Error {
+        let there = self.topics().await.unwrap_or_default();
+        unknown_topic(topic, self.shared.config.brokers(), &there)
+    }
+}
+
+/// The text of [`KafkaClient::unknown_topic`].
+fn unknown_topic(topic: &str, brokers: &str, there: &[String]) -> Error {
+    let mut near: Vec<(f64, &str)> = there
+        .iter()
+        .filter(|name| !name.starts_with("__"))
+        .map(|name| (strsim::jaro_winkler(topic, name), name.as_str()))
+        .filter(|(score, _)| *score > 0.75)
+        .collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    let near: Vec<String> = near.iter().take(3).map(|(_, name)| format!("`{name}`")).collect();
+    let remedy = match near.as_slice() {
+        [] => "create it, or mend the table's LOCATION".to_string(),
+        near => format!("did you mean {}? Else create it, or mend the table's LOCATION", near.join(" or ")),
+    };
+    Error::unavailable(format!("topic `{topic}` does not exist at {brokers}: {remedy}"))
+}
+
+impl Shared {
+    /// Serves librdkafka's log lines and errors.
+    fn listen(&self) {
+        let watch = self.consumer.context();
+        loop {
+            let before = watch.lines.load(Ordering::Relaxed);
+            let event = self.consumer.poll(Duration::ZERO);
+            if event.is_none() && watch.lines.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
+
+    /// Whether a failed request is worth another attempt.
+    fn wait_or_fail(&self, error: &KafkaError, waited: Duration) -> Result<()> {
+        let watch = self.consumer.context();
+        let brokers = self.config.brokers();
+        let code = error.rdkafka_error_code();
+        let own = code.filter(|code| is_refusal(*code, "")).map(|code| code.to_string());
+        if let Some(reason) = watch.refusal().or(own) {
+            return Err(locked_out(&self.config, &reason));
+        }
+        let reason = code.map_or_else(|| error.to_string(), |code| code.to_string());
+        if !temporary(error) {
+            let reason = self.config.redact(&reason);
+            return Err(Error::unavailable(format!(
+                "Kafka at {brokers} refused a request: {reason}. {}",
+                remedy(code)
+            )));
+        }
+        let reason = self.config.redact(&watch.failure().unwrap_or(reason));
+        self.presence.gone(&reason);
+        match self.broker_timeout {
+            Some(limit) if waited >= limit => Err(gave_up(&self.config, &reason, limit)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn locked_out(config: &KafkaConfig, reason: &str) -> Error {
+    Error::unavailable(format!(
+        "Kafka at {} does not let us in: {}. Mend the `kafka.*` options (user, password, CA) and run it again",
+        config.brokers(),
+        config.redact(reason)
+    ))
+}
+
+fn gave_up(config: &KafkaConfig, reason: &str, limit: Duration) -> Error {
+    Error::unavailable(format!(
+        "Kafka at {} stayed away for {limit:?} ({}): start the broker and run it again, or raise flumen.broker_timeout",
+        config.brokers(),
+        config.redact(reason)
+    ))
+}
+
+/// What to do about an error that stays.
+fn remedy(code: Option<Code>) -> &'static str {
+    match code {
+        Some(Code::TopicAuthorizationFailed) => "Grant this user READ and DESCRIBE on the topic",
+        Some(Code::ClusterAuthorizationFailed) => "Grant this user DESCRIBE on the cluster",
+        _ => "Look at the broker's log, then run it again",
+    }
+}
+
+fn temporary(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(is_temporary)
+}
+
+/// The partitions of `topic`, ascending; `None` when it does not exist.
+fn find_partitions(consumer: &BaseConsumer<Watch>, topic: &str, limit: Duration) -> KafkaResult<Option<Vec<i32>>> {
+    let metadata = consumer.fetch_metadata(Some(topic), limit)?;
+    let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
+    match found.error().map(Code::from) {
+        None => {}
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => return Ok(None),
+        Some(code) => return Err(KafkaError::MetadataFetch(code)),
+    }
+    let mut partitions: Vec<i32> = found.partitions().iter().map(|p| p.id()).collect();
+    partitions.sort_unstable();
+    Ok(Some(partitions))
+}
+
+fn bounds(
+    consumer: &BaseConsumer<Watch>,
+    topic: &str,
+    partitions: &[i32],
+    limit: Duration,
+) -> KafkaResult<Vec<PartitionBounds>> {
+    // Beginnings first: both only grow, so low <= high.
+    let lows = list_offsets(consumer, topic, partitions, Offset::Beginning, limit)?;
+    let highs = list_offsets(consumer, topic, partitions, Offset::End, limit)?;
+    let bounds = lows.iter().map(|(&partition, &low)| {
+        let high = highs.get(&partition).copied().unwrap_or(low);
+        PartitionBounds { partition, low, high: high.max(low) }
+    });
+    Ok(bounds.collect())
+}
+
+/// One ListOffsets request to each leader: librdkafka passes a logical offset on as the timestamp that means it.
+fn list_offsets(
+    consumer: &BaseConsumer<Watch>,
+    topic: &str,
+    partitions: &[i32],
+    wanted: Offset,
+    limit: Duration,
+) -> KafkaResult<BTreeMap<i32, i64>> {
+    if partitions.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for &partition in partitions {
+        list.add_partition_offset(topic, partition, wanted)?;
+    }
+    let answer = consumer.offsets_for_times(list, limit)?;
+    let mut offsets = BTreeMap::new();
+    for element in answer.elements() {
+        element.error()?;
+        offsets.insert(element.partition(), element.offset().to_raw().unwrap_or(-1));
+    }
+    Ok(offsets)
+}
+
+impl fmt::Debug for KafkaClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaClient").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use rdkafka::mocking::MockCluster;
+
+    fn client(brokers: &str, broker_timeout: Duration) -> KafkaClient {
+        let config = KafkaConfig::new(brokers, &BTreeMap::new()).unwrap();
+        KafkaClient::new(config, Some(broker_timeout)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn it_lists_topics_and_bounds() {
+        let cluster = MockCluster::new(2).unwrap();
+        cluster.create_topic("ad-impressions", 3, 1).unwrap();
+        let client = client(&cluster.bootstrap_servers(), Duration::from_secs(20));
+        assert_eq!(client.topics().await.unwrap(), ["ad-impressions"]);
+        assert_eq!(client.partitions("ad-impressions").await.unwrap(), [0, 1, 2]);
+        let empty = |partition| PartitionBounds { partition, low: 0, high: 0 };
+        assert_eq!(client.bounds("ad-impressions").await.unwrap(), [empty(0), empty(1), empty(2)]);
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_comes_back_is_waited_for() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let client = client(&cluster.bootstrap_servers(), Duration::from_secs(60));
+        cluster.broker_down(1).unwrap();
+        let asked = tokio::spawn({
+            let client = client.clone();
+            async move { client.partitions("t").await }
+        });
+        while client.shared.presence.away_for().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        cluster.broker_up(1).unwrap();
+        assert_eq!(asked.await.unwrap().unwrap(), [0]);
+        assert_eq!(client.shared.presence.away_for(), None);
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_stays_away_is_an_error() {
+        let client = client("127.0.0.1:1", Duration::from_millis(10));
+        let error = client.bounds("t").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let message = error.to_string();
+        assert!(message.contains("127.0.0.1:1") && message.contains("flumen.broker_timeout"), "{message}");
+        assert!(message.contains("refused"), "{message}");
+    }
+
+    #[test]
+    fn an_unknown_topic_is_named_with_its_neighbours() {
+        let there = ["ad-impressions", "ad-impression", "orders", "__consumer_offsets"].map(String::from);
+        let message = unknown_topic("ad-impresions", "b:1", &there).to_string();
+        assert!(
+            message.starts_with("topic `ad-impresions` does not exist at b:1: did you mean `ad-impression"),
+            "{message}"
+        );
+        assert!(!message.contains("orders"));
+        let message = unknown_topic("zzz", "b:1", &there).to_string();
+        assert_eq!(message, "topic `zzz` does not exist at b:1: create it, or mend the table's LOCATION");
+    }
+
+    #[test]
+    fn refusals_are_told_from_failures() {
+        assert!(is_refusal(Code::Authentication, "SASL authentication error"));
+        assert!(is_refusal(Code::SSL, "SSL handshake failed: ... certificate verify failed"));
+        assert!(!is_refusal(Code::SSL, "SSL handshake failed: Disconnected"));
+        assert!(!is_refusal(Code::BrokerTransportFailure, "Connection refused"));
+    }
+}

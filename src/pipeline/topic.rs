@@ -1,0 +1,288 @@
+//! `STORED AS KAFKA`: the declaration of a topic.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+
+use super::fault::Fault;
+use super::loader::{Loader, TableStatement};
+use super::options::word;
+use super::spec::{META_COLUMNS, NullValue, SourceSpec, ValueFormat};
+use super::suggest;
+use super::text::{Place, SourceText};
+use super::units;
+use crate::offsets::Start;
+use crate::schema::{self, Descriptors, ProtoFault, ProtoFaultKind};
+
+/// The options that a topic has now.
+const OPTIONS: [&str; 11] = [
+    "value.proto",
+    "value.message",
+    "value.descriptor",
+    "proto.include",
+    "value.format",
+    "value.framing",
+    "start",
+    "max_rows",
+    "on_decode_error",
+    "on_data_loss",
+    "on_null_value",
+];
+
+/// The options that come later.
+const LATER: [&str; 4] = ["schema.registry.url", "dead_letters", "watermark.column", "watermark.delay"];
+
+/// The columns that every topic has after its message's fields.
+pub fn meta_fields() -> Vec<Field> {
+    let header =
+        Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)]);
+    let headers = DataType::List(Arc::new(Field::new("element", DataType::Struct(header), false)));
+    let types = [
+        (DataType::Utf8, false),
+        (DataType::Int32, false),
+        (DataType::Int64, false),
+        (DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+        (DataType::Binary, true),
+        (headers, true),
+    ];
+    let field = |(name, (data_type, nullable)): (&str, (DataType, bool))| Field::new(name, data_type, nullable);
+    META_COLUMNS.into_iter().zip(types).map(field).collect()
+}
+
+impl Loader<'_> {
+    /// Reads a topic's declaration; `None` when something is wrong with it, which is reported.
+    pub(super) fn topic(&mut self, mut table: TableStatement<'_>) -> Option<SourceSpec> {
+        let before = self.faults.count().0;
+        if let Some(column) = table.tree.columns.first() {
+            let place = self.source.place(column.name.span).unwrap_or_else(|| table.statement.verb(&self.source));
+            let fault = Fault::new(&self.source, &place, "a topic declares no columns");
+            self.faults.push(fault.remedy("leave the columns out: they are the fields of the message"));
+        }
+        let address = self.address(&table);
+        let options = &mut table.options;
+        let faults = &mut self.faults;
+        options.take("value.framing", faults, |v| word("none", &["confluent"], v));
+        options.take("on_decode_error", faults, |v| word("fail", &["dead_letter"], v));
+        options.take("on_data_loss", faults, |v| word("fail", &["skip"], v));
+        let on_null = [("skip", NullValue::Skip), ("row", NullValue::Row)];
+        let on_null_value = options.take("on_null_value", faults, |v| units::one_of(v, &on_null));
+        let start = options.take("start", faults, units::start);
+        let max_rows = options.take("max_rows", faults, units::count);
+        options.refuse_later(&LATER, faults);
+        let kafka = self.kafka_properties(&mut table);
+        let format = self.value_format(&mut table);
+        table.options.finish("a topic", &OPTIONS, &mut self.faults);
+        let (brokers, topic) = address?;
+        let format = format?;
+        let schema = self.topic_schema(&format, &table.options_place)?;
+        (self.faults.count().0 == before).then_some(SourceSpec {
+            name: table.name,
+            brokers,
+            topic,
+            format,
+            start: start.unwrap_or(Start::Earliest),
+            max_rows,
+            on_null_value: on_null_value.unwrap_or(NullValue::Skip),
+            kafka,
+            schema,
+        })
+    }
+
+    /// `kafka://HOST:PORT[,HOST:PORT]/TOPIC` in its two parts.
+    fn address(&mut self, table: &TableStatement<'_>) -> Option<(String, String)> {
+        let location = table.location.as_ref()?;
+        let parts = location.strip_prefix("kafka://").and_then(|rest| rest.split_once('/'));
+        let host =
+            |h: &str| h.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        let place = &table.location_place;
+        let wrong = match parts {
+            None => "the location of a topic is not `kafka://HOST:PORT/TOPIC`".to_string(),
+            Some((brokers, _)) if !brokers.split(',').all(host) => "a broker in the location is not `HOST:PORT`".into(),
+            Some((_, topic)) if !is_topic(topic) => "the location names no topic after the brokers".into(),
+            Some((brokers, topic)) => return Some((brokers.to_string(), topic.to_string())),
+        };
+        let remedy = "write LOCATION 'kafka://HOST:PORT[,HOST:PORT]/TOPIC'";
+        self.faults.push(Fault::new(&self.source, place, wrong).remedy(remedy));
+        None
+    }
+
+    fn kafka_properties(&mut self, table: &mut TableStatement<'_>) -> BTreeMap<String, String> {
+        let mut properties = BTreeMap::new();
+        for (key, value, place, _) in table.options.with_prefix("kafka.") {
+            match self.facts.check_kafka_property(&key, &value) {
+                Ok(()) => {
+                    properties.insert(key, value);
+                }
+                Err(why) => {
+                    let message = format!("option `kafka.{key}`: {why}");
+                    self.faults.push(Fault::new(&self.source, &place, message).remedy("leave it out"));
+                }
+            }
+        }
+        properties
+    }
+
+    fn value_format(&mut self, table: &mut TableStatement<'_>) -> Option<ValueFormat> {
+        let formats = [("protobuf", false), ("raw", true)];
+        let raw = table.options.take("value.format", &mut self.faults, |v| units::one_of(v, &formats));
+        let [proto, set, message, include] =
+            ["value.proto", "value.descriptor", "value.message", "proto.include"].map(|key| table.options.text(key));
+        if raw == Some(true) {
+            for (key, given) in [("value.proto", &proto), ("value.descriptor", &set), ("value.message", &message)] {
+                if let Some((_, place)) = given {
+                    let fault = Fault::new(&self.source, place, format!("a raw topic has no `{key}`"));
+                    self.faults.push(fault.remedy("leave it out, or leave out 'value.format' 'raw'"));
+                }
+            }
+            return Some(ValueFormat::Raw);
+        }
+        if proto.is_none() && set.is_none() || message.is_none() {
+            let missing = if message.is_none() { "value.message" } else { "value.proto" };
+            let fault = Fault::new(&self.source, &table.options_place, format!("the topic has no option `{missing}`"));
+            let remedy = "write OPTIONS ('value.proto' 'FILE.proto', 'value.message' 'package.Message'), or \
+                          'value.format' 'raw'";
+            self.faults.push(fault.remedy(remedy));
+        }
+        let descriptors = match (proto, set) {
+            (Some(_), Some((_, place))) => {
+                let fault = Fault::new(&self.source, &place, "the topic has both `value.proto` and `value.descriptor`");
+                self.faults.push(fault.remedy("keep one of them"));
+                return None;
+            }
+            (Some((file, place)), None) => {
+                self.compile(&file?, include.and_then(|(value, _)| value).as_deref(), &place)?
+            }
+            (None, Some((file, place))) => self.descriptor_set(&file?, &place)?,
+            (None, None) => return None,
+        };
+        let (name, place) = message?;
+        let name = name?;
+        let Some(message) = descriptors.message(&name) else {
+            let names = descriptors.message_names();
+            let own = names.iter().map(String::as_str).filter(|n| !n.starts_with("google.protobuf."));
+            let mut fault = Fault::new(&self.source, &place, format!("message `{name}` is not in the proto files"));
+            if let Some(remedy) = suggest::did_you_mean(&name, own) {
+                fault = fault.remedy(remedy);
+            }
+            self.faults.push(fault);
+            return None;
+        };
+        Some(ValueFormat::Protobuf { descriptors, message })
+    }
+
+    /// Compiles a `.proto` file; the same file with the same include roots only once.
+    fn compile(&mut self, file: &str, include: Option<&str>, place: &Place) -> Option<Arc<Descriptors>> {
+        let path = self.environment.resolve(file);
+        let mut includes: Vec<PathBuf> = include
+            .unwrap_or("proto")
+            .split(',')
+            .map(|part| self.environment.resolve(part.trim()))
+            .filter(|dir| include.is_some() || dir.is_dir())
+            .collect();
+        if !includes.iter().any(|dir| path.starts_with(dir)) {
+            includes.extend(path.parent().map(Path::to_path_buf));
+        }
+        let key = (path.clone(), includes.clone());
+        if let Some(known) = self.compiled.get(&key) {
+            return known.clone();
+        }
+        let compiled = Descriptors::compile(std::slice::from_ref(&path), &includes).map(Arc::new);
+        let compiled = compiled.map_err(|fault| self.proto_fault(file, place, fault)).ok();
+        self.compiled.insert(key, compiled.clone());
+        compiled
+    }
+
+    fn descriptor_set(&mut self, file: &str, place: &Place) -> Option<Arc<Descriptors>> {
+        let path = self.environment.resolve(file);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let message = format!("descriptor set `{file}` cannot be read: {error}");
+                let remedy = format!("relative paths are relative to {}", self.environment.root.display());
+                self.faults.push(Fault::new(&self.source, place, message).remedy(remedy));
+                return None;
+            }
+        };
+        Descriptors::from_set(&bytes).map(Arc::new).map_err(|fault| self.proto_fault(file, place, fault)).ok()
+    }
+
+    /// A fault of a `.proto` file: at its own line where it has one, else where the pipeline names the file.
+    fn proto_fault(&mut self, file: &str, place: &Place, fault: ProtoFault) {
+        let (line, _) = self.source.position(place.start);
+        let named = format!("{}:{line}", self.source.file().display());
+        let root = self.environment.root.display();
+        let (message, remedy) = match fault.kind {
+            ProtoFaultKind::FileNotFound => {
+                (format!("proto file `{file}` does not exist"), format!("relative paths are relative to {root}"))
+            }
+            ProtoFaultKind::ImportNotFound => (
+                fault.message,
+                format!("add the directory that it is relative to: 'proto.include' 'proto,other' ({named})"),
+            ),
+            ProtoFaultKind::Syntax | ProtoFaultKind::Invalid => {
+                (format!("proto: {}", fault.message), format!("mend the proto file; {named} names it"))
+            }
+            ProtoFaultKind::Editions => (fault.message, "write syntax = \"proto3\" or \"proto2\"".into()),
+        };
+        let own = fault.file.zip(fault.line).and_then(|(path, line)| {
+            let text = std::fs::read_to_string(&path).ok()?;
+            let shown = path.strip_prefix(&self.environment.root).unwrap_or(&path);
+            let source = SourceText::new(shown, &text);
+            let at = source.byte(line, fault.column.unwrap_or(1));
+            let rest = &text[at..];
+            let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '.').unwrap_or(rest.len()).max(1);
+            Some(Fault::new(&source, &(at..at + word), message.clone()))
+        });
+        let fault = own.unwrap_or_else(|| Fault::new(&self.source, place, message));
+        self.faults.push(fault.remedy(remedy));
+    }
+
+    fn topic_schema(&mut self, format: &ValueFormat, place: &Place) -> Option<SchemaRef> {
+        let value: Vec<Arc<Field>> = match format {
+            ValueFormat::Raw => vec![Arc::new(Field::new("value", DataType::Binary, true))],
+            ValueFormat::Protobuf { message, .. } => match schema::columns(message) {
+                Ok(fields) => fields.iter().cloned().collect(),
+                Err(error) => {
+                    let fault = Fault::new(&self.source, place, error.message());
+                    self.faults.push(fault.remedy("change the message, or read it with 'value.format' 'raw'"));
+                    return None;
+                }
+            },
+        };
+        if let Some(taken) = value.iter().find(|f| META_COLUMNS.contains(&f.name().as_str())) {
+            let message =
+                format!("the message has a field `{}`, and every topic has a column of that name", taken.name());
+            let fault = Fault::new(&self.source, place, message);
+            self.faults.push(fault.remedy("rename the field, or read it with 'value.format' 'raw'"));
+            return None;
+        }
+        let fields: Vec<_> = value.into_iter().chain(meta_fields().into_iter().map(Arc::new)).collect();
+        Some(Arc::new(Schema::new(fields)))
+    }
+}
+
+/// Whether Kafka takes `name` as a topic's.
+fn is_topic(name: &str) -> bool {
+    super::names::is_plain(name) && name.len() <= 249 && name != "." && name != ".."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_have_kafkas_names() {
+        assert!(is_topic("ad-impressions") && is_topic("a.b_c") && is_topic(&"x".repeat(249)));
+        assert!(!is_topic("") && !is_topic("a/b") && !is_topic("..") && !is_topic(&"x".repeat(250)));
+    }
+
+    #[test]
+    fn meta_columns_are_those_of_the_contract() {
+        let fields = meta_fields();
+        let names: Vec<_> = fields.iter().map(|f| f.name().as_str()).collect();
+        assert_eq!(names, META_COLUMNS);
+        assert!(!fields[2].is_nullable() && fields[3].is_nullable());
+    }
+}

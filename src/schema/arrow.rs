@@ -1,0 +1,142 @@
+//! The Arrow types of a message's fields.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
+use prost_reflect::MessageDescriptor;
+
+use super::shape::{FieldShape, Label, MessageShape, Scalar, ValueShape};
+use crate::error::Result;
+
+/// The columns of a message: one a field, in the order of the `.proto` file.
+///
+/// Delta has no unsigned numbers, so `uint32` is Int64 and `uint64` is Decimal128(20, 0). An enum is its name. What has
+/// presence in protobuf is nullable; lists, maps and what is in them are not.
+///
+/// # Errors
+/// The message nests too deeply or has too many fields.
+pub fn columns(message: &MessageDescriptor) -> Result<Fields> {
+    Ok(MessageShape::of(message)?.columns())
+}
+
+impl MessageShape {
+    /// The columns of the message.
+    pub fn columns(&self) -> Fields {
+        self.fields.iter().map(FieldShape::column).collect()
+    }
+}
+
+impl FieldShape {
+    /// The column of the field.
+    pub fn column(&self) -> Field {
+        let value = self.value.data_type();
+        let data_type = match &self.label {
+            Label::Repeated => DataType::List(Arc::new(Field::new_list_field(value, false))),
+            Label::Map(key) => {
+                let key = Field::new("key", key.data_type(), false);
+                let pair = Fields::from(vec![key, Field::new("value", value, false)]);
+                DataType::Map(Arc::new(Field::new("entries", DataType::Struct(pair), false)), false)
+            }
+            Label::Implicit | Label::Optional | Label::Required => value,
+        };
+        Field::new(&self.name, data_type, self.label == Label::Optional)
+    }
+}
+
+impl ValueShape {
+    /// The type of a value.
+    pub fn data_type(&self) -> DataType {
+        match self {
+            ValueShape::Scalar(scalar) | ValueShape::Wrapper(scalar) => scalar.data_type(),
+            ValueShape::Enum(_) => DataType::Utf8,
+            ValueShape::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            ValueShape::Duration => DataType::Duration(TimeUnit::Microsecond),
+            ValueShape::Empty => DataType::Boolean,
+            ValueShape::Recursive => DataType::Binary,
+            ValueShape::Message(message) => DataType::Struct(message.columns()),
+        }
+    }
+}
+
+impl Scalar {
+    /// The type of a value.
+    pub fn data_type(self) -> DataType {
+        match self {
+            Scalar::Bool => DataType::Boolean,
+            Scalar::Int32 | Scalar::Sint32 | Scalar::Sfixed32 => DataType::Int32,
+            Scalar::Int64 | Scalar::Sint64 | Scalar::Sfixed64 | Scalar::Uint32 | Scalar::Fixed32 => DataType::Int64,
+            Scalar::Uint64 | Scalar::Fixed64 => DataType::Decimal128(20, 0),
+            Scalar::Float => DataType::Float32,
+            Scalar::Double => DataType::Float64,
+            Scalar::String => DataType::Utf8,
+            Scalar::Bytes => DataType::Binary,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Descriptors;
+
+    const ALL: &str = r#"
+        syntax = "proto3";
+        import "google/protobuf/any.proto";
+        import "google/protobuf/duration.proto";
+        import "google/protobuf/empty.proto";
+        import "google/protobuf/timestamp.proto";
+        import "google/protobuf/wrappers.proto";
+        message All {
+          bytes raw = 9;
+          bool flag = 1; int32 i = 2; uint32 u = 3; fixed64 big = 4; float f = 5; double d = 6;
+          string text = 7; optional string maybe = 8;
+          Color color = 10; Inner inner = 11; repeated Inner many = 12; map<string, Inner> named = 13;
+          oneof pick { int64 a = 14; string b = 15; }
+          google.protobuf.Timestamp at = 16; google.protobuf.Duration took = 17;
+          google.protobuf.UInt64Value wrapped = 18; google.protobuf.Empty nothing = 19;
+          google.protobuf.Any any = 20; Tree tree = 21; repeated google.protobuf.Int32Value list = 22;
+        }
+        enum Color { RED = 0; }
+        message Inner { string name = 1; }
+        message Tree { Tree left = 1; repeated Tree more = 2; }
+    "#;
+
+    #[test]
+    fn every_type_has_its_column() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("all.proto");
+        std::fs::write(&path, ALL).unwrap();
+        let message = Descriptors::compile(&[path], &[]).unwrap().message("All").unwrap();
+        let got: Vec<String> = columns(&message)
+            .unwrap()
+            .iter()
+            .map(|f| format!("{} {}{}", f.name(), f.data_type(), if f.is_nullable() { "?" } else { "" }))
+            .collect();
+        let want = [
+            "raw Binary",
+            "flag Boolean",
+            "i Int32",
+            "u Int64",
+            "big Decimal128(20, 0)",
+            "f Float32",
+            "d Float64",
+            "text Utf8",
+            "maybe Utf8?",
+            "color Utf8",
+            "inner Struct(\"name\": non-null Utf8)?",
+            "many List(non-null Struct(\"name\": non-null Utf8))",
+            "named Map(\"entries\": non-null Struct(\"key\": non-null Utf8, \"value\": non-null \
+             Struct(\"name\": non-null Utf8)), unsorted)",
+            "a Int64?",
+            "b Utf8?",
+            "at Timestamp(µs, \"UTC\")?",
+            "took Duration(µs)?",
+            "wrapped Decimal128(20, 0)?",
+            "nothing Boolean?",
+            "any Struct(\"type_url\": non-null Utf8, \"value\": non-null Binary)?",
+            "tree Struct(\"left\": Binary, \"more\": non-null List(non-null Binary))?",
+            "list List(non-null Int32)",
+        ];
+        assert_eq!(got, want);
+    }
+}

@@ -1,0 +1,214 @@
+//! Compiled `.proto` files.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use prost_reflect::prost::Message;
+use prost_reflect::prost_types::FileDescriptorSet;
+use prost_reflect::{DescriptorPool, MessageDescriptor};
+use protox::Compiler;
+use sha2::{Digest, Sha256};
+
+use super::fault::{ProtoFault, ProtoFaultKind};
+use super::roots::{Resolver, Roots, Seen};
+
+/// The messages of a set of `.proto` files with all that they import. Cheap to clone.
+#[derive(Clone)]
+pub struct Descriptors {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: DescriptorPool,
+    encoded: Vec<u8>,
+    sha256: [u8; 32],
+}
+
+impl Descriptors {
+    /// Compiles `files`, looking for what they import under `includes`, in order, and among the well-known types.
+    ///
+    /// A file that lies under an import root goes by its name below that root; the directory of any other file becomes
+    /// a root itself, after the given ones. A relative path that does not exist is looked up under the roots.
+    ///
+    /// # Errors
+    /// The first fault of the files, with its place.
+    pub fn compile(files: &[PathBuf], includes: &[PathBuf]) -> Result<Descriptors, ProtoFault> {
+        let mut roots = Roots::new(includes);
+        // Sorted, so that the same files give the same set however they were listed.
+        let names: BTreeSet<String> = files.iter().map(|file| roots.import_name(file)).collect::<Result<_, _>>()?;
+        let seen = Rc::new(RefCell::new(Seen::default()));
+        let mut compiler = Compiler::with_file_resolver(Resolver::new(roots, seen.clone()));
+        compiler.include_imports(true).include_source_info(false);
+        for name in &names {
+            compiler.open_file(name).map_err(|error| located(&error, &seen.borrow()))?;
+        }
+        let encoded = compiler.encode_file_descriptor_set();
+        Self::from_set(&encoded)
+    }
+
+    /// Reads an encoded `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` writes it.
+    ///
+    /// # Errors
+    /// The bytes are no descriptor set, an import is not in it, or its files contradict each other.
+    pub fn from_set(bytes: &[u8]) -> Result<Descriptors, ProtoFault> {
+        let invalid = |cause: String| {
+            let message = format!("not a complete descriptor set: {cause}; make it with 'protoc --include_imports'");
+            ProtoFault::new(ProtoFaultKind::Invalid, message)
+        };
+        let set = FileDescriptorSet::decode(bytes).map_err(|error| invalid(error.to_string()))?;
+        for file in &set.file {
+            // The pool must not see an unknown syntax: it panics when it makes that error.
+            if !matches!(file.syntax(), "" | "proto2" | "proto3") {
+                let message = format!("{} is not supported: use proto3 or proto2", file.syntax());
+                return Err(ProtoFault::new(ProtoFaultKind::Editions, message).in_file(file.name()));
+            }
+        }
+        let pool = DescriptorPool::decode(bytes).map_err(|error| invalid(error.to_string()))?;
+        let sha256 = Sha256::digest(bytes).into();
+        Ok(Self { inner: Arc::new(Inner { pool, encoded: bytes.to_vec(), sha256 }) })
+    }
+
+    /// The message of that full name, such as `ads.v1.AdImpression`.
+    pub fn message(&self, full_name: &str) -> Option<MessageDescriptor> {
+        self.inner.pool.get_message_by_name(full_name).filter(|message| !message.is_map_entry())
+    }
+
+    /// The full names of all messages but the well-known ones, sorted.
+    pub fn message_names(&self) -> Vec<String> {
+        let messages = self.inner.pool.all_messages().filter(|message| !message.is_map_entry());
+        let names = messages.map(|message| message.full_name().to_owned());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with("google.protobuf.")).collect();
+        names.sort();
+        names
+    }
+
+    /// The `FileDescriptorSet`: the same bytes for the same files.
+    pub fn encoded(&self) -> &[u8] {
+        &self.inner.encoded
+    }
+
+    /// The SHA-256 of [`Descriptors::encoded`].
+    pub fn sha256(&self) -> [u8; 32] {
+        self.inner.sha256
+    }
+}
+
+/// The compiler's error with the path in place of the import name.
+fn located(error: &protox::Error, seen: &Seen) -> ProtoFault {
+    if let Some(fault) = &seen.fault {
+        return fault.clone();
+    }
+    let mut fault = ProtoFault::from_compiler(error);
+    if let Some(path) = fault.file.as_deref().and_then(|name| name.to_str()).and_then(|name| seen.paths.get(name)) {
+        fault.file = Some(path.clone());
+    }
+    fault
+}
+
+impl fmt::Debug for Descriptors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Descriptors").field("messages", &self.message_names()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    fn write(dir: &Path, name: &str, source: &str) -> PathBuf {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, source).unwrap();
+        path
+    }
+
+    const AD: &str = "syntax = \"proto3\";\npackage ads.v1;\nimport \"ads/v1/place.proto\";\n\
+        import \"google/protobuf/timestamp.proto\";\n\
+        message Ad { Place place = 1; google.protobuf.Timestamp at = 2; map<string, int32> m = 3; }\n";
+    const PLACE: &str = "syntax = \"proto3\";\npackage ads.v1;\nmessage Place { string slot = 1; }\n";
+
+    #[test]
+    fn files_under_a_root_go_by_their_import_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let ad = write(dir.path(), "proto/ads/v1/ad.proto", AD);
+        let place = write(dir.path(), "proto/ads/v1/place.proto", PLACE);
+        let root = dir.path().join("proto");
+        let one = Descriptors::compile(std::slice::from_ref(&ad), std::slice::from_ref(&root)).unwrap();
+        assert_eq!(one.message_names(), ["ads.v1.Ad", "ads.v1.Place"]);
+        assert!(one.message("ads.v1.Ad").is_some());
+        assert!(one.message("ads.v1.Ad.MEntry").is_none());
+        let listed = [place.clone(), ad.clone()];
+        let both = Descriptors::compile(&listed, std::slice::from_ref(&root)).unwrap();
+        let turned = [ad, place, PathBuf::from("ads/v1/ad.proto")];
+        let again = Descriptors::compile(&turned, &[root]).unwrap();
+        assert_eq!(both.encoded(), again.encoded());
+        assert_eq!(both.sha256(), again.sha256());
+        let read = Descriptors::from_set(both.encoded()).unwrap();
+        assert_eq!(read.message_names(), both.message_names());
+    }
+
+    #[test]
+    fn a_file_outside_of_all_roots_brings_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let user = "syntax = \"proto3\"; import \"b.proto\"; message A { B b = 1; }";
+        let file = write(dir.path(), "x/a.proto", user);
+        write(dir.path(), "x/b.proto", "syntax = \"proto3\"; message B {}");
+        let found = Descriptors::compile(&[file], &[dir.path().join("proto")]).unwrap();
+        assert_eq!(found.message_names(), ["A", "B"]);
+    }
+
+    #[test]
+    fn faults_have_their_place() {
+        use ProtoFaultKind::*;
+        let head = "syntax = \"proto3\";\n";
+        let cases = [
+            ("import \"gone.proto\";\n", ImportNotFound, Some((2, 1)), "import 'gone.proto' not found"),
+            ("message A {\n  int32 x 1;\n}", Syntax, Some((3, 11)), "but found '1'"),
+            ("message A { Gone g = 1; }", Invalid, Some((2, 13)), "name 'Gone' is not defined"),
+            ("message A { int32 a = 1; int32 b = 1; }", Invalid, Some((2, 36)), "'1' is already used"),
+            ("import \"main.proto\";", Invalid, None, "import cycle detected"),
+        ];
+        for (body, kind, place, words) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let path = write(dir.path(), "main.proto", &format!("{head}{body}"));
+            let fault = Descriptors::compile(std::slice::from_ref(&path), &[dir.path().to_path_buf()]).unwrap_err();
+            assert_eq!(fault.kind, kind, "{fault}");
+            assert_eq!(fault.line.zip(fault.column), place, "{fault}");
+            assert!(fault.message.contains(words), "{fault}");
+            assert_eq!(fault.file, Some(path), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_fault_in_an_import_names_the_import() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = write(dir.path(), "main.proto", "syntax = \"proto3\";\nimport \"sub/b.proto\";");
+        let bad = write(dir.path(), "sub/b.proto", "syntax = \"proto3\";\n\nmesage B {}");
+        let fault = Descriptors::compile(std::slice::from_ref(&main), &[dir.path().into()]).unwrap_err();
+        assert_eq!((fault.kind, fault.line, fault.column), (ProtoFaultKind::Syntax, Some(3), Some(1)));
+        assert_eq!(fault.file, Some(bad));
+    }
+
+    #[test]
+    fn editions_are_refused_and_files_that_are_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path(), "e.proto", "// new\nedition = \"2023\";\nmessage A {}");
+        let fault = Descriptors::compile(std::slice::from_ref(&path), &[]).unwrap_err();
+        assert_eq!((fault.kind, fault.line, fault.column), (ProtoFaultKind::Editions, Some(2), Some(1)));
+        let gone = dir.path().join("gone.proto");
+        let fault = Descriptors::compile(std::slice::from_ref(&gone), &[dir.path().into()]).unwrap_err();
+        assert_eq!((fault.kind, fault.file), (ProtoFaultKind::FileNotFound, Some(gone)));
+        let mut set = FileDescriptorSet::default();
+        set.file.push(Default::default());
+        set.file[0].syntax = Some("editions".to_owned());
+        let fault = Descriptors::from_set(&set.encode_to_vec()).unwrap_err();
+        assert_eq!(fault.kind, ProtoFaultKind::Editions);
+        assert_eq!(Descriptors::from_set(b"\xff\xff").unwrap_err().kind, ProtoFaultKind::Invalid);
+    }
+}

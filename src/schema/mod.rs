@@ -1,0 +1,15 @@
+//! From `.proto` files to descriptors, and from a message's descriptor to Arrow columns.
+//!
+//! [`Descriptors`] holds what was compiled; [`columns`] names the Arrow type of each field. Both the columns and the
+//! decoder's plan are made from one tree, [`MessageShape`], so that they cannot disagree.
+
+mod arrow;
+mod descriptors;
+mod fault;
+mod roots;
+mod shape;
+
+pub use self::arrow::columns;
+pub use self::descriptors::Descriptors;
+pub use self::fault::{ProtoFault, ProtoFaultKind};
+pub use self::shape::{EnumShape, FieldShape, Label, MessageShape, Scalar, ValueShape};

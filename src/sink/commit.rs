@@ -1,0 +1,267 @@
+//! One commit: a log entry that is written as the next version if nobody else has written it. Its cost does not depend
+//! on the table's size: the last entry is looked at, the new one is put.
+//!
+//! The rules of fencing: a version is written only after every `txn` before it was read. When it is taken, the new
+//! versions are read: one with a `txn` of this query and another attempt ends this instance; others are stepped over.
+//! An unclear put is repeated with the same bytes at the same version until the log answers.
+
+use std::time::Duration;
+
+use deltalake::kernel::transaction::TransactionError;
+use deltalake::kernel::{Action, Add, Remove};
+use deltalake::logstore::{CommitOrBytes, LogStore as _};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::sink::definition::Definition;
+use crate::sink::log::{Anchor, Digest, Entry};
+use crate::sink::{DeltaSink, TableState};
+
+/// Foreign versions that one commit steps over at most.
+const MAX_REBASES: u32 = 1_000;
+
+/// What is to be committed.
+#[derive(Debug, Clone)]
+pub struct SinkCommit {
+    /// The files, from [`SinkWriter::close`](crate::sink::SinkWriter::close).
+    pub adds: Vec<Add>,
+    /// App ids and their new numbers ([`Owner`](crate::sink::Owner) makes the ids).
+    pub txns: Vec<(String, i64)>,
+    /// The attempt's identity, from [`Clock::new_id`](crate::clock::Clock::new_id); never used for other content.
+    pub attempt: Uuid,
+    /// The object `flumen` of the `commitInfo`; the attempt is put into it.
+    pub info: Map<String, Value>,
+}
+
+/// A commit that is in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The table's version that it made.
+    pub version: u64,
+}
+
+/// How often an unclear put is repeated, and how long the pauses are.
+#[derive(Debug, Clone, Copy)]
+pub struct CommitRetries {
+    /// Puts after the first.
+    pub limit: u32,
+    /// The first pause; each is twice the one before, 5 seconds at most.
+    pub pause: Duration,
+}
+
+impl Default for CommitRetries {
+    fn default() -> Self {
+        Self { limit: 6, pause: Duration::from_millis(200) }
+    }
+}
+
+/// A log entry, made once for an attempt.
+#[derive(Clone)]
+pub(super) struct LogEntry {
+    bytes: CommitOrBytes,
+    digest: Digest,
+    attempt: Uuid,
+}
+
+/// What a log entry is made of beside its `add` and `txn` actions.
+pub(super) struct Nature<'a> {
+    pub(super) operation: &'a str,
+    pub(super) parameters: Value,
+    pub(super) definition: Option<&'a Definition>,
+    pub(super) with_protocol: bool,
+    pub(super) is_append: bool,
+    pub(super) removes: Vec<Remove>,
+}
+
+/// The log's answer to a put.
+pub(super) enum Put {
+    /// The entry is in the log at this version.
+    Landed,
+    /// Another entry is.
+    Taken(Box<Entry>),
+}
+
+impl DeltaSink {
+    /// Adds files and `txn`s to the table in one version. Foreign appends and removes in between are stepped over.
+    ///
+    /// After an error the sink has to be [reloaded](DeltaSink::reload) before the next commit: what the log holds is
+    /// then read anew.
+    ///
+    /// # Errors
+    /// `Fenced` when another attempt has committed for the same query, or the log was cleaned up or made again.
+    /// `Unavailable` when the store does not answer, or another writer changed the table's definition. `Invalid` when
+    /// the table does not exist yet or columns wait to be added.
+    pub async fn commit(&mut self, commit: SinkCommit) -> Result<Committed> {
+        self.ready()?;
+        let nature = Nature {
+            operation: "STREAMING UPDATE",
+            parameters: json!({ "outputMode": "Append" }),
+            definition: None,
+            with_protocol: false,
+            is_append: true,
+            removes: Vec::new(),
+        };
+        let entry = self.log_entry(&commit, nature)?;
+        self.settled = false;
+        for _ in 0..MAX_REBASES {
+            let version = self.next_version()?;
+            match self.put(version, &entry).await? {
+                Put::Landed => return Ok(self.landed(version, &entry, commit.txns)),
+                Put::Taken(other) => {
+                    self.refuse_taken(version, &other)?;
+                    self.step_over(version, *other);
+                }
+            }
+        }
+        Err(Error::unavailable(format!(
+            "table `{}`: {MAX_REBASES} versions by other writers came in between; run it again when they are quieter",
+            self.location()
+        )))
+    }
+
+    /// The bytes of a commit. Nothing in them depends on the version they land at.
+    pub(super) fn log_entry(&self, commit: &SinkCommit, nature: Nature<'_>) -> Result<LogEntry> {
+        let mut info = commit.info.clone();
+        info.insert("attempt".into(), json!(commit.attempt));
+        let mut lines = vec![
+            json!({ "commitInfo": {
+                "timestamp": self.clock.now().timestamp_millis(),
+                "operation": nature.operation,
+                "operationParameters": nature.parameters,
+                "isBlindAppend": nature.is_append,
+                "engineInfo": concat!("flumen/", env!("CARGO_PKG_VERSION")),
+                "flumen": info,
+            }})
+            .to_string(),
+        ];
+        if let Some(definition) = nature.definition {
+            if nature.with_protocol {
+                lines.push(json!({ "protocol": definition.protocol }).to_string());
+            }
+            lines.push(json!({ "metaData": definition.metadata }).to_string());
+        }
+        for (app_id, version) in &commit.txns {
+            lines.push(json!({ "txn": { "appId": app_id, "version": version } }).to_string());
+        }
+        let removes = nature.removes.into_iter().map(Action::Remove);
+        for action in removes.chain(commit.adds.iter().cloned().map(Action::Add)) {
+            lines.push(serde_json::to_string(&action).map_err(|e| {
+                Error::unavailable(format!("table `{}`: a file action has no JSON form", self.location())).caused_by(e)
+            })?);
+        }
+        let mut text = lines.join("\n");
+        text.push('\n');
+        let digest = Sha256::digest(text.as_bytes()).into();
+        Ok(LogEntry { bytes: CommitOrBytes::LogBytes(text.into_bytes().into()), digest, attempt: commit.attempt })
+    }
+
+    /// Puts the entry at `version` until the log says clearly what is there.
+    pub(super) async fn put(&self, version: u64, entry: &LogEntry) -> Result<Put> {
+        let mut pause = self.retries.pause;
+        let mut fault = None;
+        for round in 0..=self.retries.limit {
+            if round > 0 {
+                tracing::warn!(table = %self.location(), version, round, "commit is unclear, asking the log again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            match self.put_once(version, entry).await {
+                Ok(Some(put)) => return Ok(put),
+                Ok(None) => {}
+                Err(error) if error.kind() != crate::error::ErrorKind::Unavailable => return Err(error),
+                Err(error) => fault = Some(error),
+            }
+        }
+        let error = Error::unavailable(format!(
+            "table `{}`: version {version} could not be written in {} tries, and whether it was is not known; run it \
+             again when the store is back: nothing is lost or doubled",
+            self.location(),
+            self.retries.limit + 1
+        ));
+        Err(match fault {
+            Some(fault) => error.caused_by(fault),
+            None => error,
+        })
+    }
+
+    /// One put; `None` when the store says "taken" but has no such entry.
+    async fn put_once(&self, version: u64, entry: &LogEntry) -> Result<Option<Put>> {
+        if let Some(state) = &self.state
+            && !self.log.holds(&state.anchor).await?
+        {
+            return Err(Error::fenced(format!(
+                "table `{}`: version {} is no longer what it was, so the log was cleaned up or the table was \
+                 made again while this ran; start again to read it anew",
+                self.location(),
+                state.version
+            )));
+        }
+        let answer = self.log.store().write_commit_entry(version, entry.bytes.clone(), entry.attempt).await;
+        match answer {
+            Ok(()) => Ok(Some(Put::Landed)),
+            Err(TransactionError::VersionAlreadyExists(_)) => {
+                let Some(other) = self.log.entry(version).await? else { return Ok(None) };
+                let ours = other.attempt.as_deref() == Some(entry.attempt.to_string().as_str());
+                Ok(Some(if ours { Put::Landed } else { Put::Taken(Box::new(other)) }))
+            }
+            Err(e) => Err(Error::unavailable(format!("version {version} could not be written")).caused_by(e)),
+        }
+    }
+
+    /// Another writer's version: an error when it must not be stepped over.
+    pub(super) fn refuse_taken(&self, version: u64, other: &Entry) -> Result<()> {
+        if let Some((app_id, _)) = other.txns.iter().find(|(app_id, _)| self.owner.is_fenced_by(app_id)) {
+            return Err(Error::fenced(format!(
+                "table `{}`: another instance of {} has committed version {version} (`{app_id}`, attempt {}); this one \
+                 stops; run one instance at a time",
+                self.location(),
+                self.owner,
+                other.attempt.as_deref().unwrap_or("unknown")
+            )));
+        }
+        if other.protocol.is_some() || other.metadata.is_some() {
+            return Err(Error::unavailable(format!(
+                "table `{}`: another writer changed its definition in version {version}; run it again, and it is \
+                 compared with the contract anew",
+                self.location()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The version after the newest one known.
+    pub(super) fn next_version(&self) -> Result<u64> {
+        let state = self.state.as_ref().ok_or_else(|| self.missing())?;
+        Ok(state.version + 1)
+    }
+
+    /// A foreign version was read: it is now the newest one known.
+    pub(super) fn step_over(&mut self, version: u64, other: Entry) {
+        if let Some(state) = &mut self.state {
+            state.version = version;
+            state.anchor = Anchor::Entry(version, other.digest);
+            state.txns.extend(other.txns);
+        }
+    }
+
+    /// The own entry is in the log: it is now the newest version known.
+    pub(super) fn landed(&mut self, version: u64, entry: &LogEntry, txns: Vec<(String, i64)>) -> Committed {
+        if let Some(state) = &mut self.state {
+            state.version = version;
+            state.anchor = Anchor::Entry(version, entry.digest);
+            state.txns.extend(txns);
+        }
+        self.settled = true;
+        Committed { version }
+    }
+
+    /// The table's state right after its first version was written.
+    pub(super) fn created(&mut self, definition: Definition, entry: &LogEntry, txns: Vec<(String, i64)>) -> Committed {
+        let anchor = Anchor::Entry(0, entry.digest);
+        self.state = Some(TableState { version: 0, definition, txns: txns.into_iter().collect(), anchor });
+        self.settled = true;
+        Committed { version: 0 }
+    }
+}

@@ -1,0 +1,63 @@
+//! What lies beside the data: files by content hash under `_flumen/`, and what the last commit says of itself.
+
+use chrono::{DateTime, SecondsFormat};
+use object_store::{ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::sink::DeltaSink;
+
+/// Commits that are looked through for the last one of a query.
+const LOOKED_THROUGH: u64 = 20;
+
+/// The last commit of a query that the log still holds.
+#[derive(Debug, Clone)]
+pub struct LastCommit {
+    /// Its version.
+    pub version: u64,
+    /// When it was made, RFC 3339.
+    pub time: String,
+    /// The object `flumen` of its `commitInfo`.
+    pub flumen: Value,
+}
+
+impl DeltaSink {
+    /// Keeps a file beside the table, under a name that its content decides; a file that is there stays.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    pub async fn keep_file(&self, name: &str, content: &[u8]) -> Result<()> {
+        self.storage.create_directory(&self.spec.location)?;
+        let (store, _, root) = self.storage.object_store(&self.spec.location)?;
+        let path = name.split('/').fold(root, |path, part| path.join(part));
+        let payload = PutPayload::from(content.to_vec());
+        match store.put_opts(&path, payload, PutOptions::from(PutMode::Create)).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(Error::unavailable(format!(
+                "table `{}`: {name} could not be written; check that the location is writable and run again",
+                self.location()
+            ))
+            .caused_by(error)),
+        }
+    }
+
+    /// The last commit of this sink's query among the newest versions; none when others have written all of those.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    pub async fn last_commit(&self) -> Result<Option<LastCommit>> {
+        let Some(newest) = self.version() else { return Ok(None) };
+        for version in (newest.saturating_sub(LOOKED_THROUGH)..=newest).rev() {
+            let Some(info) = self.log.commit_info(version).await? else { continue };
+            let Some(flumen) = info.get("flumen") else { continue };
+            let of = |key: &str| flumen.get(key).and_then(Value::as_str).unwrap_or_default();
+            if of("pipeline") == self.owner.pipeline && of("query") == self.owner.query {
+                let millis = info.get("timestamp").and_then(Value::as_i64).unwrap_or_default();
+                let time = DateTime::from_timestamp_millis(millis).unwrap_or_default();
+                let time = time.to_rfc3339_opts(SecondsFormat::Millis, true);
+                return Ok(Some(LastCommit { version, time, flumen: flumen.clone() }));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,241 @@
+//! Rows to Parquet files that no version names yet. One writer for each parallel stream; the files of all of them go
+//! into one commit.
+
+use std::collections::HashSet;
+use std::num::NonZeroU64;
+
+use arrow::array::{RecordBatch, UInt64Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
+use deltalake::datafile::writer::{DeltaWriter, WriterConfig};
+use deltalake::kernel::Add;
+use deltalake::logstore::{LogStore as _, ObjectStoreRef};
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+
+use crate::error::{Error, Result};
+use crate::sink::DeltaSink;
+
+/// Partitions with an open file at most: each holds buffers for every column.
+const OPEN_PARTITIONS: usize = 64;
+/// Rows that are handed to Parquet at once.
+const SLICE_ROWS: usize = 8_192;
+/// Rows that are looked at to see whether a column's values repeat.
+const SAMPLE_ROWS: usize = 2_048;
+
+/// Writes one stream of batches. Files are visible only once they are committed.
+pub struct SinkWriter {
+    table: String,
+    store: ObjectStoreRef,
+    schema: SchemaRef,
+    partition_by: Vec<usize>,
+    target_file_size: u64,
+    stats_columns: Vec<String>,
+    /// Made with the first rows, which say what to write as a dictionary.
+    config: Option<WriterConfig>,
+    writer: Option<DeltaWriter>,
+    open: HashSet<OwnedRow>,
+    adds: Vec<Add>,
+}
+
+impl std::fmt::Debug for SinkWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SinkWriter")
+            .field("table", &self.table)
+            .field("files", &self.adds.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl DeltaSink {
+    /// A writer for one stream of rows.
+    pub fn writer(&self) -> SinkWriter {
+        let partition_by = &self.spec.partition_by;
+        let stats_columns = match &self.state {
+            Some(state) => state.definition.stats_columns(),
+            None => super::Definition::of_contract(&self.spec, String::new(), 0)
+                .map(|definition| definition.stats_columns())
+                .unwrap_or_default(),
+        };
+        SinkWriter {
+            table: self.location(),
+            store: self.log.store().object_store(None),
+            schema: self.schema.clone(),
+            partition_by: partition_by.iter().filter_map(|name| self.schema.index_of(name).ok()).collect(),
+            target_file_size: self.spec.target_file_size,
+            stats_columns,
+            config: None,
+            writer: None,
+            open: HashSet::new(),
+            adds: Vec::new(),
+        }
+    }
+}
+
+impl SinkWriter {
+    /// Writes the rows of a batch, which has the contract's columns in its order. After an error only
+    /// [`SinkWriter::abort`] is left to do.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails; `Invalid` when names, types or NOT NULLs are not the contract's.
+    pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let batch = self.conform(batch)?;
+        let pieces = pieces(&batch, &self.partition_by).map_err(|e| failed(&self.table, e.into()))?;
+        for (piece, partitions) in pieces {
+            self.bound_open_partitions(partitions).await?;
+            let config = match &self.config {
+                Some(config) => config.clone(),
+                None => self.config.insert(self.configure(&piece)?).clone(),
+            };
+            let store = self.store.clone();
+            let writer = self.writer.get_or_insert_with(|| DeltaWriter::new(store, config));
+            writer.write(&piece).await.map_err(|e| failed(&self.table, e))?;
+        }
+        Ok(())
+    }
+
+    /// Ends all files and gives them for the commit.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails; files written so far are never visible.
+    pub async fn close(mut self) -> Result<Vec<Add>> {
+        self.close_files().await?;
+        Ok(self.adds)
+    }
+
+    /// Gives up: uploads under way are ended, files that are complete stay as garbage that no version names.
+    pub async fn abort(self) {
+        if let Some(writer) = self.writer
+            && let Err(error) = writer.abort().await
+        {
+            tracing::warn!(table = %self.table, %error, "an upload could not be ended; the store cleans it up in time");
+        }
+    }
+
+    async fn close_files(&mut self) -> Result<()> {
+        if let Some(writer) = self.writer.take() {
+            self.adds.extend(writer.close().await.map_err(|e| failed(&self.table, e))?);
+        }
+        self.open.clear();
+        Ok(())
+    }
+
+    /// The batch with exactly the table's schema: types and names must agree, metadata need not.
+    fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let names = |schema: &SchemaRef| schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+        let conformed = if names(batch.schema_ref()) == names(&self.schema) {
+            RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec())
+        } else {
+            Err(ArrowError::SchemaError(format!("it has columns {}", names(batch.schema_ref()).join(", "))))
+        };
+        conformed.map_err(|e| {
+            Error::invalid(format!("table `{}`: a batch is not what the contract says; cast it first", self.table))
+                .caused_by(e)
+        })
+    }
+
+    /// Closes all files before rows that would open too many.
+    async fn bound_open_partitions(&mut self, partitions: HashSet<OwnedRow>) -> Result<()> {
+        let more = partitions.iter().filter(|value| !self.open.contains(*value)).count();
+        if !self.open.is_empty() && self.open.len() + more > OPEN_PARTITIONS {
+            self.close_files().await?;
+        }
+        self.open.extend(partitions);
+        Ok(())
+    }
+
+    fn configure(&self, sample: &RecordBatch) -> Result<WriterConfig> {
+        let mut properties = WriterProperties::builder()
+            .set_created_by(concat!("flumen ", env!("CARGO_PKG_VERSION")).into())
+            .set_compression(Compression::SNAPPY);
+        let sample = sample.slice(0, sample.num_rows().min(SAMPLE_ROWS));
+        for (index, field) in self.schema.fields().iter().enumerate() {
+            if field.data_type().is_nested() || self.partition_by.contains(&index) {
+                continue;
+            }
+            let values = distinct(&sample, &[index]).map_err(|e| failed(&self.table, e.into()))?;
+            if values.len() * 2 > sample.num_rows() {
+                let path = ColumnPath::new(vec![field.name().clone()]);
+                properties = properties.set_column_dictionary_enabled(path, false);
+            }
+        }
+        let names = self.partition_by.iter().map(|&index| self.schema.field(index).name().clone());
+        // The number of columns with statistics is unused: they are named.
+        let unused = "0".try_into().map_err(|_| Error::invalid("0 is not a number of columns"))?;
+        Ok(WriterConfig::new(
+            self.schema.clone(),
+            names.collect(),
+            Some(properties.build()),
+            NonZeroU64::new(self.target_file_size),
+            Some(SLICE_ROWS),
+            unused,
+            Some(self.stats_columns.clone()),
+        ))
+    }
+}
+
+/// The different values of some columns.
+fn distinct(batch: &RecordBatch, columns: &[usize]) -> Result<HashSet<OwnedRow>, ArrowError> {
+    let rows = rows(batch, columns)?;
+    let mut values = HashSet::new();
+    let mut last = None;
+    for row in rows.iter() {
+        if last != Some(row) {
+            values.insert(row.owned());
+            last = Some(row);
+        }
+    }
+    Ok(values)
+}
+
+/// The batch in pieces that touch [`OPEN_PARTITIONS`] partitions at most, with those partitions. Almost always the
+/// batch itself; else its rows are brought together by partition first.
+fn pieces(batch: &RecordBatch, columns: &[usize]) -> Result<Vec<(RecordBatch, HashSet<OwnedRow>)>, ArrowError> {
+    if columns.is_empty() {
+        return Ok(vec![(batch.clone(), HashSet::new())]);
+    }
+    let values = distinct(batch, columns)?;
+    if values.len() <= OPEN_PARTITIONS {
+        return Ok(vec![(batch.clone(), values)]);
+    }
+    let rows = rows(batch, columns)?;
+    let mut order: Vec<usize> = (0..batch.num_rows()).collect();
+    order.sort_by_key(|&row| rows.row(row));
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    let mut partitions = HashSet::new();
+    for (end, &row) in order.iter().enumerate() {
+        let value = rows.row(row).owned();
+        if partitions.len() == OPEN_PARTITIONS && !partitions.contains(&value) {
+            pieces.push((take(batch, &order[start..end])?, std::mem::take(&mut partitions)));
+            start = end;
+        }
+        partitions.insert(value);
+    }
+    pieces.push((take(batch, &order[start..])?, partitions));
+    Ok(pieces)
+}
+
+fn rows(batch: &RecordBatch, columns: &[usize]) -> Result<Rows, ArrowError> {
+    let arrays: Vec<_> = columns.iter().map(|&index| batch.column(index).clone()).collect();
+    let fields = arrays.iter().map(|array| SortField::new(array.data_type().clone())).collect();
+    RowConverter::new(fields)?.convert_columns(&arrays)
+}
+
+fn take(batch: &RecordBatch, order: &[usize]) -> Result<RecordBatch, ArrowError> {
+    let indices: UInt64Array = order.iter().map(|&row| row as u64).collect();
+    take_record_batch(batch, &indices)
+}
+
+fn failed(table: &str, error: deltalake::DeltaTableError) -> Error {
+    Error::unavailable(format!(
+        "table `{table}`: a data file could not be written; check the store and its free space, then run it again"
+    ))
+    .caused_by(error)
+}

@@ -1,0 +1,224 @@
+//! Where tables and files lie: a path or URL becomes an object store or a Delta log store. This is the one place where
+//! store options and credentials come in, so that another store is configuration and never code.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Component, Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use deltalake::logstore::{LogStoreRef, StorageConfig, logstore_with, object_store_factories};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use url::Url;
+
+use crate::error::{Error, Result};
+
+/// Puts a store around another one.
+pub type Wrapper = Arc<dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync>;
+
+/// Opens stores by location. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Storage {
+    options: BTreeMap<String, String>,
+    wrapper: Option<Wrapper>,
+}
+
+impl fmt::Debug for Storage {
+    /// Options may hold secrets: only their names are shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storage").field("options", &self.options.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Storage {
+    /// Stores that need no options: local disk and memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same with store options (endpoint, region, credentials), by the names that the store knows.
+    #[must_use]
+    pub fn with_options(mut self, options: BTreeMap<String, String>) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The same with every store wrapped before anything else uses it: how tests inject faults and count requests.
+    #[must_use]
+    pub fn with_wrapper(mut self, wrapper: Wrapper) -> Self {
+        self.wrapper = Some(wrapper);
+        self
+    }
+
+    /// The URL of a location: a URL stays itself, a path becomes `file://`. It ends with `/` for a directory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::error::ErrorKind::Invalid) when it is neither.
+    pub fn url(&self, location: &str) -> Result<Url> {
+        if location.contains("://") {
+            return Url::parse(location).map_err(|e| {
+                Error::invalid(format!("location `{}` is not a URL; write SCHEME://HOST/PATH", shown(location)))
+                    .caused_by(e)
+            });
+        }
+        let path = lexical(FilePath::new(location))?;
+        let url = if location.ends_with('/') || path.is_dir() {
+            Url::from_directory_path(&path)
+        } else {
+            Url::from_file_path(&path)
+        };
+        url.map_err(|()| Error::invalid(format!("location `{location}` is not a path; use an absolute one")))
+    }
+
+    /// The store that holds `location`, from its root, and the path inside it.
+    ///
+    /// # Errors
+    /// `Invalid` when no store of this build serves the URL's scheme or an option is wrong.
+    pub fn object_store(&self, location: &str) -> Result<(Arc<dyn ObjectStore>, Url, Path)> {
+        let url = self.url(location)?;
+        let (store, path) = self.root_store(&url)?;
+        Ok((store, url, path))
+    }
+
+    /// The log store of the Delta table at `location`, whether the table exists or not.
+    ///
+    /// # Errors
+    /// As [`Storage::object_store`].
+    pub fn log_store(&self, location: &str) -> Result<LogStoreRef> {
+        let url = self.url(location)?;
+        let (store, _) = self.root_store(&url)?;
+        logstore_with(store, &url, self.config()?)
+            .map_err(|e| Error::invalid(format!("no Delta table can lie at `{}`", shown(location))).caused_by(e))
+    }
+
+    /// Makes the local directory of a table that is to be created; nothing on other stores, which have none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) when the disk refuses.
+    pub fn create_directory(&self, location: &str) -> Result<()> {
+        let url = self.url(location)?;
+        if url.scheme() != "file" {
+            return Ok(());
+        }
+        let path = url.to_file_path().map_err(|()| {
+            Error::invalid(format!("location `{}` is not a local path; use an absolute one", shown(location)))
+        })?;
+        std::fs::create_dir_all(&path).map_err(|e| {
+            Error::unavailable(format!(
+                "directory `{}` cannot be created ({e}); check its owner and the free space",
+                path.display()
+            ))
+        })
+    }
+
+    fn config(&self) -> Result<StorageConfig> {
+        StorageConfig::parse_options(self.options.clone()).map_err(|e| {
+            let names: Vec<_> = self.options.keys().map(String::as_str).collect();
+            Error::invalid(format!("a store option has a wrong value; mend one of: {}", names.join(", "))).caused_by(e)
+        })
+    }
+
+    fn root_store(&self, url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
+        let scheme = url.scheme();
+        let factory = Url::parse(&format!("{scheme}://"))
+            .ok()
+            .and_then(|key| object_store_factories().get(&key).map(|entry| entry.value().clone()))
+            .ok_or_else(|| {
+                Error::invalid(format!("this build has no store for `{scheme}://`; use a local path or file://"))
+            })?;
+        let (store, path) = factory.parse_url_opts(url, &self.config()?).map_err(|e| {
+            Error::invalid(format!("the store of `{}` cannot be set up", shown(url.as_str()))).caused_by(e)
+        })?;
+        let store = match &self.wrapper {
+            Some(wrap) => wrap(store),
+            None => store,
+        };
+        Ok((store, path))
+    }
+}
+
+/// An absolute path without `.` and `..`, whether it exists or not.
+fn lexical(path: &FilePath) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path)
+        .map_err(|e| Error::invalid(format!("location `{}` is not a path ({e})", path.display())))?;
+    let mut plain = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    Ok(plain)
+}
+
+/// A location without what may be secret in a URL: user, password, query.
+pub fn shown(location: &str) -> String {
+    let Ok(mut url) = Url::parse(location) else { return location.to_string() };
+    if url.cannot_be_a_base() {
+        return location.to_string();
+    }
+    if url.set_username("").and(url.set_password(None)).is_err() && url.has_authority() {
+        return format!("{}://…", url.scheme());
+    }
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_path_becomes_a_url() {
+        let storage = Storage::new();
+        assert_eq!(storage.url("/no/such dir/./a/../t").unwrap().as_str(), "file:///no/such%20dir/t");
+        assert_eq!(storage.url("/no/such/").unwrap().as_str(), "file:///no/such/");
+        assert_eq!(storage.url("memory:///t").unwrap().as_str(), "memory:///t");
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_named() {
+        let error = Storage::new().log_store("hdfs://h/t").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains("`hdfs://`"), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        assert_eq!(shown("s3://user:secret@bucket/t?token=secret"), "s3://bucket/t");
+        assert_eq!(shown("/tables/t"), "/tables/t");
+        let options = BTreeMap::from([("aws_secret_access_key".to_string(), "secret".to_string())]);
+        let text = format!("{:?}", Storage::new().with_options(options));
+        assert!(text.contains("aws_secret_access_key") && !text.contains("\"secret\""), "{text}");
+    }
+
+    #[test]
+    fn only_local_directories_are_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b c");
+        Storage::new().create_directory(path.to_str().unwrap()).unwrap();
+        assert!(path.is_dir());
+        Storage::new().create_directory("memory:///no/such").unwrap();
+        assert!(!FilePath::new("/no/such").exists());
+    }
+
+    #[tokio::test]
+    async fn a_wrapper_sees_the_store() {
+        let seen = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = seen.clone();
+        let storage = Storage::new().with_wrapper(Arc::new(move |store| {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            store
+        }));
+        let dir = tempfile::tempdir().unwrap();
+        let (_, url, path) = storage.object_store(dir.path().to_str().unwrap()).unwrap();
+        storage.log_store(url.as_str()).unwrap();
+        assert_eq!(seen.load(std::sync::atomic::Ordering::Relaxed), 2);
+        assert_eq!(format!("/{path}"), dir.path().to_str().unwrap());
+    }
+}

@@ -1,0 +1,2 @@
+-- A lookup that is not there.
+CREATE EXTERNAL TABLE c STORED AS DELTA LOCATION 'nowhere';

@@ -1,0 +1,7 @@
+-- A topic on the side that is filled with NULLs.
+CREATE EXTERNAL TABLE impressions STORED AS KAFKA LOCATION 'kafka://localhost:9092/impressions'
+OPTIONS ('value.proto' 'proto/ads.proto', 'value.message' 'ads.v1.AdImpression');
+CREATE EXTERNAL TABLE categories (ad_id VARCHAR, category VARCHAR, rank DOUBLE) STORED AS DELTA LOCATION 'categories';
+CREATE EXTERNAL TABLE scored (ad_id VARCHAR NOT NULL, bid DOUBLE) STORED AS DELTA LOCATION 'scored';
+INSERT INTO scored
+SELECT c.ad_id, i.bid FROM categories c LEFT JOIN impressions i ON i.ad_id = c.ad_id;

@@ -1,0 +1,4 @@
+-- A librdkafka property that would break exactly-once.
+CREATE EXTERNAL TABLE impressions STORED AS KAFKA LOCATION 'kafka://localhost:9092/impressions'
+OPTIONS ('value.proto' 'proto/ads.proto', 'value.message' 'ads.v1.AdImpression',
+  'kafka.enable.auto.commit' 'true');

@@ -1,0 +1,4 @@
+-- An option that is set twice.
+CREATE EXTERNAL TABLE impressions STORED AS KAFKA LOCATION 'kafka://localhost:9092/impressions'
+OPTIONS ('value.proto' 'proto/ads.proto', 'value.message' 'ads.v1.AdImpression',
+  'start' 'latest', 'start' 'earliest');

@@ -1,0 +1,6 @@
+-- A parameter without a value.
+-- param dya=2026-01-31
+CREATE EXTERNAL TABLE impressions STORED AS KAFKA LOCATION 'kafka://localhost:9092/impressions'
+OPTIONS ('value.proto' 'proto/ads.proto', 'value.message' 'ads.v1.AdImpression');
+CREATE EXTERNAL TABLE scored (ad_id VARCHAR NOT NULL, bid DOUBLE) STORED AS DELTA LOCATION 'scored';
+INSERT INTO scored SELECT ad_id, bid FROM impressions WHERE CAST(impressed_at AS DATE) = $day;

@@ -1,0 +1,5 @@
+-- A sink without a contract.
+CREATE EXTERNAL TABLE impressions STORED AS KAFKA LOCATION 'kafka://localhost:9092/impressions'
+OPTIONS ('value.proto' 'proto/ads.proto', 'value.message' 'ads.v1.AdImpression');
+CREATE EXTERNAL TABLE scored STORED AS DELTA LOCATION 'scored';
+INSERT INTO scored SELECT ad_id, bid FROM impressions;

@@ -1,0 +1,69 @@
+//! Delta tables as others see them: through the Python `deltalake` package, and the raw log.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Rows, versions and `txn`s of a table as the Python `deltalake` package reads it.
+#[derive(Debug, serde::Deserialize)]
+pub struct Foreign {
+    pub version: i64,
+    pub columns: BTreeMap<String, String>,
+    pub partitions: Vec<String>,
+    pub rows: Vec<BTreeMap<String, Value>>,
+}
+
+const READ: &str = r#"
+import json, sys
+from deltalake import DeltaTable
+t = DeltaTable(sys.argv[1])
+data = t.to_pyarrow_table()
+json.dump({
+    "version": t.version(),
+    "columns": {f.name: str(f.type) for f in data.schema},
+    "partitions": t.metadata().partition_columns,
+    "rows": data.to_pylist(),
+}, sys.stdout, default=str)
+"#;
+
+/// Reads a table with Python.
+pub fn read_with_python(table: &Path) -> Foreign {
+    let python = std::env::var("FLUMEN_PYTHON").unwrap_or_else(|_| {
+        panic!("FLUMEN_PYTHON names no Python with the package deltalake: run the tests with scripts/test")
+    });
+    let output = Command::new(&python).args(["-c", READ]).arg(table).output().expect("python starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("what the script prints")
+}
+
+/// The actions of every version in the log, in order.
+pub fn log(table: &Path) -> Vec<Vec<Value>> {
+    let mut versions = Vec::new();
+    loop {
+        let path = table.join("_delta_log").join(format!("{:020}.json", versions.len()));
+        let Ok(text) = std::fs::read_to_string(path) else { return versions };
+        versions.push(text.lines().map(|line| serde_json::from_str(line).expect("an action")).collect());
+    }
+}
+
+/// The newest version of each `txn`.
+pub fn txns(table: &Path) -> BTreeMap<String, i64> {
+    let mut txns = BTreeMap::new();
+    for action in log(table).iter().flatten() {
+        if let Some(txn) = action.get("txn") {
+            txns.insert(txn["appId"].as_str().expect("an id").to_owned(), txn["version"].as_i64().expect("a number"));
+        }
+    }
+    txns
+}
+
+/// The object `flumen` of each version's commitInfo.
+pub fn commit_infos(table: &Path) -> Vec<Value> {
+    log(table)
+        .iter()
+        .filter_map(|actions| actions.iter().find_map(|a| a.get("commitInfo")).and_then(|info| info.get("flumen")))
+        .cloned()
+        .collect()
+}

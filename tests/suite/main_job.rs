@@ -1,0 +1,268 @@
+//! The main job through the real binary on a real broker: scored rows, resumed runs, and every way in which it refuses.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use prost::Message;
+use serde_json::Value;
+
+use crate::ads::{impression, impressions};
+use crate::binary::{Background, finish, flumen, until, workspace};
+use crate::broker::Broker;
+use crate::{delta, topics};
+
+const FILE: &str = "queries/score_impressions.sql";
+const SINK: &str = "tables/scored_impressions";
+
+/// The shipped pipeline over a topic of this test's own.
+struct Job {
+    dir: tempfile::TempDir,
+    topic: String,
+}
+
+impl Job {
+    fn new(name: &str, partitions: i32) -> Self {
+        let topic = topics::new_topic(Broker::shared(), name, partitions);
+        let dir = workspace();
+        let path = dir.path().join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("/ad-impressions'"));
+        std::fs::write(&path, text.replace("/ad-impressions'", &format!("/{topic}'"))).unwrap();
+        Self { dir, topic }
+    }
+
+    fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn sink(&self) -> std::path::PathBuf {
+        self.root().join(SINK)
+    }
+
+    fn produce(&self, partition: i32, values: &[Vec<u8>]) {
+        topics::produce(Broker::shared(), &self.topic, partition, values);
+    }
+
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let path = self.root().join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} is not in {file}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    fn run(&self, more: &[&str]) -> Command {
+        let mut args = vec!["-o", "json", "run", FILE];
+        args.extend(more);
+        let mut command = flumen(self.root(), args);
+        command.env("KAFKA_BROKERS", Broker::shared().address());
+        command
+    }
+
+    fn available_now(&self, more: &[&str]) -> crate::binary::Finished {
+        let mut args = vec!["--available-now"];
+        args.extend(more);
+        finish(&mut self.run(&args))
+    }
+}
+
+fn position(job: &Job, partition: i32) -> Option<i64> {
+    let id = format!("flumen:score_impressions:scored_impressions:{}:{partition}", job.topic);
+    delta::txns(&job.sink()).get(&id).copied()
+}
+
+#[test]
+fn scored_rows_as_python_reads_them() {
+    let job = Job::new("scored", 2);
+    job.produce(0, &impressions(0..3_000));
+    job.produce(1, &impressions(9_500..10_500));
+    let progress = job.available_now(&["--set", "flumen.max_rows=1500"]).exits(0).json();
+    let read: u64 = progress.iter().map(|p| p["numInputRows"].as_u64().unwrap()).sum();
+    assert_eq!(read, 4_000);
+    assert_eq!(progress.last().unwrap()["lag"], 0);
+
+    let table = delta::read_with_python(&job.sink());
+    assert_eq!(table.version as usize, progress.len(), "the first version holds positions only");
+    assert_eq!(table.rows.len(), 3_500);
+    assert_eq!(table.partitions, ["day"]);
+    assert_eq!(table.columns["score"], "double");
+    assert_eq!(table.columns["impressed_at"], "timestamp[us, tz=UTC]");
+    assert_eq!(table.columns["day"], "date32[day]");
+    let ads: BTreeSet<&str> = table.rows.iter().map(|row| row["ad_id"].as_str().unwrap()).collect();
+    assert_eq!(ads.len(), 3_500);
+    for row in &table.rows {
+        let score = row["score"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&score), "{row:?}");
+    }
+    let scores: BTreeSet<String> = table.rows.iter().map(|row| row["score"].to_string()).collect();
+    assert!(scores.len() > 100, "the model scores by its features, {} different scores", scores.len());
+    assert_eq!((position(&job, 0), position(&job, 1)), (Some(3_000), Some(1_000)));
+    laws_hold(&delta::commit_infos(&job.sink()), 4_000, 3_500);
+}
+
+fn laws_hold(infos: &[Value], read: u64, written: u64) {
+    let sum = |of: &str, key: &str| infos.iter().map(|i| i[of][key].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(sum("records", "read"), read);
+    assert_eq!(sum("rows", "written"), written);
+    for info in infos {
+        let number = |of: &str, key: &str| info[of][key].as_u64().unwrap();
+        let records = number("records", "decoded") + number("records", "dead") + number("records", "null");
+        assert_eq!(number("records", "read"), records);
+        let rows = number("rows", "written") + number("rows", "quarantined") + number("rows", "dropped");
+        assert_eq!(number("rows", "produced"), rows);
+        for key in ["pipeline", "query", "pipeline_sha256", "attempt", "clock"] {
+            assert!(info[key].is_string(), "{key} in {info}");
+        }
+    }
+}
+
+#[test]
+fn a_second_run_goes_on_where_the_first_ended() {
+    let job = Job::new("resume", 1);
+    job.produce(0, &impressions(0..100));
+    job.available_now(&[]).exits(0);
+    assert!(job.available_now(&[]).exits(0).json().is_empty(), "nothing to read, no commit");
+    job.produce(0, &impressions(100..250));
+    let progress = job.available_now(&[]).exits(0).json();
+    assert_eq!(progress.len(), 1);
+    assert_eq!(progress[0]["numInputRows"], 150);
+    let rows = delta::read_with_python(&job.sink()).rows;
+    let users: BTreeSet<String> = rows.iter().map(|row| row["impressed_at"].to_string()).collect();
+    assert_eq!((rows.len(), users.len()), (250, 250));
+}
+
+#[test]
+fn a_continuous_run_stops_cleanly_on_sigterm() {
+    let job = Job::new("sigterm", 1);
+    job.produce(0, &impressions(0..500));
+    let run = Background::start(&mut job.run(&["--set", "flumen.trigger=50 milliseconds"]));
+    until("500 records are committed", Duration::from_secs(60), || position(&job, 0) == Some(500));
+    job.produce(0, &impressions(500..700));
+    until("700 records are committed", Duration::from_secs(60), || position(&job, 0) == Some(700));
+    run.signal("TERM");
+    let finished = run.wait().exits(0);
+    assert!(finished.json().len() >= 2);
+    assert_eq!(delta::read_with_python(&job.sink()).rows.len(), 700);
+}
+
+#[test]
+fn a_record_that_cannot_be_decoded_is_named_and_nothing_is_lost() {
+    let job = Job::new("broken", 1);
+    job.produce(0, &impressions(0..10));
+    job.available_now(&[]).exits(0);
+    // Field 6 (placement), 1 byte long, which holds a cut-off tag.
+    let mut broken = impression(10).encode_to_vec();
+    broken.extend([0x32, 0x01, 0x80]);
+    job.produce(0, &[impressions(10..11), vec![broken]].concat());
+    job.edit(FILE, "SELECT i.ad_id, i.user_id", "SELECT i.ad_id, coalesce(i.placement.page, i.user_id)");
+    let failed = job.available_now(&[]).exits(3);
+    for part in [job.topic.as_str(), "partition 0", "offset 11", "placement"] {
+        assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
+    }
+    assert_eq!(position(&job, 0), Some(10));
+    // A query that does not need the broken field reads over it.
+    job.edit(FILE, "SELECT i.ad_id, coalesce(i.placement.page, i.user_id)", "SELECT i.ad_id, i.user_id");
+    job.available_now(&[]).exits(0);
+    assert_eq!((position(&job, 0), delta::read_with_python(&job.sink()).rows.len()), (Some(12), 12));
+}
+
+#[test]
+fn a_row_that_breaks_the_contract_is_named_and_nothing_is_visible() {
+    let job = Job::new("contract", 1);
+    job.produce(0, &impressions(0..20));
+    job.edit(FILE, "CHECK (score BETWEEN 0 AND 1)", "CHECK (score BETWEEN 5 AND 6)");
+    let failed = job.available_now(&[]).exits(3);
+    assert!(failed.stderr.contains("score_is_a_probability"), "{}", failed.stderr);
+    assert_eq!(delta::log(&job.sink()).len(), 1, "the positions only");
+    job.edit(FILE, "CHECK (score BETWEEN 5 AND 6)", "CHECK (score BETWEEN 0 AND 1)");
+    job.available_now(&[]).exits(0);
+    assert_eq!(delta::read_with_python(&job.sink()).rows.len(), 20);
+}
+
+#[test]
+fn what_is_missing_is_named_with_the_right_exit_code() {
+    let job = Job::new("missing", 1);
+    job.produce(0, &impressions(0..5));
+    let right = job.topic.clone();
+    job.edit(FILE, &format!("/{right}'"), &format!("/{right}x'"));
+    let failed = job.available_now(&[]).exits(1);
+    assert!(failed.stderr.contains(&format!("{right}x")) && failed.stderr.contains(&right), "{}", failed.stderr);
+    job.edit(FILE, &format!("/{right}x'"), &format!("/{right}'"));
+
+    job.edit(FILE, "click_probability.json", "no_such_model.json");
+    let failed = job.available_now(&[]).exits(2);
+    assert!(failed.stderr.contains("no_such_model.json"), "{}", failed.stderr);
+    job.edit(FILE, "no_such_model.json", "click_probability.json");
+
+    job.edit(FILE, "queries/data/content_with_categories'", "queries/data/no_such_lookup'");
+    let failed = job.available_now(&[]).exits(2);
+    assert!(failed.stderr.contains("no_such_lookup"), "{}", failed.stderr);
+    job.edit(FILE, "queries/data/no_such_lookup'", "queries/data/content_with_categories'");
+
+    job.edit(FILE, "i.user_id", "i.user_idd");
+    let failed = job.available_now(&[]).exits(2);
+    assert!(failed.stderr.contains("user_id`") || failed.stderr.contains("'user_id'"), "{}", failed.stderr);
+    assert!(!job.sink().exists(), "nothing was started");
+    job.edit(FILE, "i.user_idd", "i.user_id");
+
+    job.available_now(&[]).exits(0);
+    assert_eq!(delta::read_with_python(&job.sink()).rows.len(), 5);
+}
+
+#[test]
+fn a_table_that_differs_from_the_contract_is_refused_with_the_difference() {
+    let job = Job::new("differs", 1);
+    job.produce(0, &impressions(0..5));
+    job.available_now(&[]).exits(0);
+    job.edit(FILE, "category VARCHAR", "category VARCHAR, extra BIGINT");
+    job.edit(FILE, "c.category,", "c.category, 1,");
+    let failed = job.available_now(&[]).exits(2);
+    assert!(failed.stderr.contains("extra"), "{}", failed.stderr);
+    assert_eq!(position(&job, 0), Some(5));
+}
+
+#[test]
+fn offsets_that_are_gone_stop_the_run_and_are_named() {
+    let job = Job::new("gone", 1);
+    job.produce(0, &impressions(0..10));
+    job.available_now(&[]).exits(0);
+    job.produce(0, &impressions(10..30));
+    topics::delete_records(Broker::shared(), &job.topic, 0, 20);
+    let failed = job.available_now(&[]).exits(3);
+    assert!(failed.stderr.contains("[10, 20)"), "{}", failed.stderr);
+    assert_eq!(position(&job, 0), Some(10));
+}
+
+#[test]
+fn a_topic_that_was_made_again_is_not_read_from_an_old_position() {
+    let job = Job::new("again", 1);
+    job.produce(0, &impressions(0..10));
+    job.available_now(&[]).exits(0);
+    topics::make_again(Broker::shared(), &job.topic, 1);
+    job.produce(0, &impressions(0..50));
+    let failed = job.available_now(&[]).exits(3);
+    assert!(failed.stderr.contains("made again"), "{}", failed.stderr);
+    assert_eq!(position(&job, 0), Some(10));
+}
+
+#[test]
+fn status_and_sql_tell_where_it_stands() {
+    let job = Job::new("status", 1);
+    job.produce(0, &impressions(0..40));
+    job.available_now(&[]).exits(0);
+    job.produce(0, &impressions(40..50));
+    let ask =
+        |args: &[&str]| finish(flumen(job.root(), args).env("KAFKA_BROKERS", Broker::shared().address())).exits(0);
+    let status = ask(&["-o", "json", "status", FILE]).json();
+    let partition = &status[0]["topics"][0]["partitions"][0];
+    assert_eq!((&partition["committed"], &partition["end"], &partition["lag"]), (&40.into(), &50.into(), &10.into()));
+    assert!(status[0]["models"]["click_probability"].is_string(), "{status:?}");
+    let counted = ask(&["-o", "json", "sql", FILE, "SELECT count(*) AS n FROM scored_impressions"]).json();
+    assert_eq!(counted[0]["n"], 40);
+    let topic = ask(&["-o", "json", "sql", FILE, "SELECT count(*) AS n, max(_offset) AS o FROM ad_impressions"]).json();
+    assert_eq!((&topic[0]["n"], &topic[0]["o"]), (&50.into(), &49.into()));
+    let analyzed = ask(&["explain", FILE, "--analyze"]).stdout;
+    assert!(analyzed.contains("TopicScanExec") && analyzed.contains("output_rows="), "{analyzed}");
+    assert_eq!(delta::log(&job.sink()).len(), 2, "looking changes nothing");
+}

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlanProperties;
 
-use chrono::SecondsFormat;
-
 use super::Deps;
 use super::commit_info::CommitInfo;
 use super::session::{QuerySession, SessionParts};

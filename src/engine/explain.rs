@@ -78,7 +78,8 @@ pub async fn explain(deps: &Deps, pipeline: &Arc<Pipeline>, query: &QuerySpec, a
     } else {
         DisplayableExecutionPlan::new(plan.as_ref())
     };
-    let sources = session.topics().iter().map(|table| {
+    let topics = session.topics();
+    let sources = topics.iter().map(|table| {
         let spec = table.spec();
         let message = match &spec.format {
             ValueFormat::Protobuf { message, .. } => message.full_name().to_owned(),

@@ -79,7 +79,8 @@ async fn of_query(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result
         for source in pipeline.sources.iter().filter(|s| query.sources.contains(&s.name)) {
             let log = deps.topics.open(source, deps.patience)?;
             let positions = sink.positions(&source.topic);
-            let partitions = log.bounds().await?.iter().map(|b| {
+            let bounds = log.bounds().await?;
+            let partitions = bounds.iter().map(|b| {
                 let committed = positions.get(&b.partition).copied();
                 let lag = (b.high - committed.unwrap_or(b.low)).max(0) as u64;
                 PartitionStatus { partition: b.partition, committed, end: b.high, lag }

@@ -1,7 +1,7 @@
 //! What lies beside the data: files by content hash under `_flumen/`, and what the last commit says of itself.
 
 use chrono::{DateTime, SecondsFormat};
-use object_store::{ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use object_store::{PutMode, PutOptions, PutPayload};
 use serde_json::Value;
 
 use crate::error::{Error, Result};

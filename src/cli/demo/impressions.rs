@@ -66,10 +66,10 @@ impl Impressions {
         let draw = mix(number);
         let millis = (u128::from(number) * u128::from(SPAN_MILLIS) / u128::from(self.total)) as i64;
         let message = &mut self.message;
-        let mut text = |field: &mut String, arguments: std::fmt::Arguments<'_>| {
+        let text = |field: &mut String, arguments: std::fmt::Arguments<'_>| {
             field.clear();
             // Writing into a String does not fail.
-            drop(field.write_fmt(arguments));
+            let _ = field.write_fmt(arguments);
         };
         text(&mut message.ad_id, format_args!("ad-{:05}", draw % ADS));
         text(&mut message.context_id, format_args!("ctx-{:04x}", (draw >> 16) & 0xffff));

@@ -73,8 +73,11 @@ impl Model for XgboostModel {
     }
 }
 
+/// The link itself: from a prediction, as the file states the intercept, to a sum.
+type ToMargin = fn(f32) -> f32;
+
 impl Link {
-    fn of(objective: &str) -> Result<(Self, fn(f32) -> f32)> {
+    fn of(objective: &str) -> Result<(Self, ToMargin)> {
         Ok(match objective {
             "binary:logistic" | "reg:logistic" => (Link::Logistic, |score| -(1.0 / score - 1.0).ln()),
             "count:poisson" => (Link::Exponential, f32::ln),

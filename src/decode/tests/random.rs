@@ -235,10 +235,10 @@ pub fn message(dice: &mut Dice, descriptor: &MessageDescriptor, depth: usize) ->
         _ => {}
     }
     for field in descriptor.fields() {
-        if dice.chance(if field.is_required() { 95 } else { 70 }) {
-            if let Some(value) = field_value(dice, &field, depth) {
-                message.set_field(&field, value);
-            }
+        if dice.chance(if field.is_required() { 95 } else { 70 })
+            && let Some(value) = field_value(dice, &field, depth)
+        {
+            message.set_field(&field, value);
         }
     }
     message

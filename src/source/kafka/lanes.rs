@@ -241,12 +241,12 @@ impl Lanes {
     }
 
     /// Partitions that keep too much and are to be paused, each named once.
-    pub fn to_pause(&mut self) -> Vec<i32> {
+    pub fn take_full(&mut self) -> Vec<i32> {
         std::mem::take(&mut self.to_pause)
     }
 
     /// Paused partitions that are read now or have room again, each named once.
-    pub fn to_resume(&mut self) -> Vec<i32> {
+    pub fn take_roomy(&mut self) -> Vec<i32> {
         let room = self.kept_limit() / 2;
         let paused = self.lanes.iter_mut().filter(|lane| lane.paused && (lane.to.is_some() || lane.kept_bytes < room));
         paused
@@ -616,11 +616,11 @@ mod tests {
             offset += 1;
         }
         assert!((8..10).contains(&offset), "{offset}");
-        assert_eq!(lanes.to_pause(), [0]);
+        assert_eq!(lanes.take_full(), [0]);
         feed(&mut lanes, 1, 0..1);
         assert!(!lanes.begin(&[range(0, 1, offset)], Wanted::default()));
-        assert_eq!(lanes.to_resume(), [0]);
-        assert_eq!(lanes.to_resume(), [0i32; 0]);
+        assert_eq!(lanes.take_roomy(), [0]);
+        assert_eq!(lanes.take_roomy(), [0i32; 0]);
         assert!(lanes.is_done());
     }
 

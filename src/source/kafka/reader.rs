@@ -176,7 +176,7 @@ impl Reader {
 
     /// Pauses partitions that keep too much and resumes those that are read.
     fn steer(&mut self) -> Result<(), End> {
-        let (pause, resume) = (self.lanes.to_pause(), self.lanes.to_resume());
+        let (pause, resume) = (self.lanes.take_full(), self.lanes.take_roomy());
         let named = |partitions: Vec<i32>| ffi::list(&self.topic, partitions.into_iter().map(|p| (p, 0)));
         let mut done = Ok(());
         if !pause.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array as _, ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use datafusion::catalog::{TableProvider, TableProviderFactory as _};
+use datafusion::catalog::{MemoryCatalogProviderList, TableProvider, TableProviderFactory as _};
 use datafusion::common::DFSchema;
 use datafusion::datasource::MemTable;
 use datafusion::datasource::listing_table_factory::ListingTableFactory;
@@ -160,8 +160,12 @@ impl Reader {
             .with_object_store_registry(Arc::new(DefaultObjectStoreRegistry::new()))
             .with_cache_manager(caches.with_metadata_cache_limit(0))
             .build_arc()?;
-        let state =
-            SessionStateBuilder::new_from_existing(state.clone()).with_config(config).with_runtime_env(runtime).build();
+        // A catalog of its own: building a state puts an empty default catalog into the list that it shares.
+        let state = SessionStateBuilder::new_from_existing(state.clone())
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
+            .build();
         let location = match spec.format {
             LookupFormat::Delta => {
                 let log = storage.log_store(&spec.location).map_err(|e| e.within(name(spec)))?;

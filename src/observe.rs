@@ -50,8 +50,8 @@ pub fn check_conservation(records: Records, rows: Rows) -> Result<()> {
     }
     if rows.produced != rows.written + rows.quarantined + rows.dropped {
         return Err(Error::unavailable(format!(
-            "rows are unaccounted for: produced {} but written {} + quarantined {} + dropped {}; nothing was committed, \
-             run again and report this",
+            "rows are unaccounted for: produced {} but written {} + quarantined {} + dropped {}; nothing was \
+             committed, run again and report this",
             rows.produced, rows.written, rows.quarantined, rows.dropped
         )));
     }

@@ -14,8 +14,8 @@ use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
 
 use super::column::Column;
-use super::message::Message;
-use super::nested::{EnumNames, List, Map, Time, TimeKind};
+use super::column::message::Message;
+use super::column::nested::{EnumNames, List, Map, Time, TimeKind};
 
 /// With fewer entries than this, keys are compared one by one.
 const FEW_ENTRIES: usize = 16;

@@ -8,9 +8,9 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use prost_reflect::MessageDescriptor;
 
+use super::column::message::Message;
 use super::cursor::Cursor;
 use super::fault::{DecodeFault, Reason};
-use super::message::Message;
 use super::plan;
 use super::selection::Selection;
 use super::vector::Validity;

@@ -13,8 +13,6 @@ mod column;
 mod cursor;
 mod decoder;
 mod fault;
-mod message;
-mod nested;
 mod plan;
 mod selection;
 mod table;

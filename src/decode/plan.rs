@@ -3,8 +3,8 @@
 use arrow::datatypes::Fields;
 
 use super::column::Column;
-use super::message::{Chosen, Entry, Message, NO_ONEOF, Required};
-use super::nested::{EnumNames, List, Map, Time, TimeKind, Wrapper};
+use super::column::message::{Chosen, Entry, Message, NO_ONEOF, Required};
+use super::column::nested::{EnumNames, List, Map, Time, TimeKind, Wrapper};
 use super::selection::Selection;
 use super::table::TagTable;
 use super::vector::{Fixed, Validity, Variable};

@@ -1,7 +1,7 @@
 //! The engine: the loop of a run, and one micro-batch.
 //!
-//! A micro-batch is a bounded plan: `[from, to)` of each partition, read, decoded, joined, scored, checked and written by
-//! one DataFusion plan over all cores, then committed with its offsets in one Delta commit. While the files of one
+//! A micro-batch is a bounded plan: `[from, to)` of each partition, read, decoded, joined, scored, checked and written
+//! by one DataFusion plan over all cores, then committed with its offsets in one Delta commit. While the files of one
 //! micro-batch are closed and committed, the next one is already read and run.
 
 mod batch;

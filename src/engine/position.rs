@@ -19,8 +19,8 @@ pub(crate) async fn first(topic: &str, start: &Start, log: &dyn Log) -> Result<B
         Start::Offsets(given) => {
             if let Some(unknown) = given.keys().find(|p| !bounds.iter().any(|b| b.partition == **p)) {
                 return Err(Error::violated(format!(
-                    "topic {topic}: `start` names partition {unknown}, but the topic has {} partitions. Mend the option \
-                     `start`",
+                    "topic {topic}: `start` names partition {unknown}, but the topic has {} partitions. Mend the \
+                     option `start`",
                     bounds.len()
                 )));
             }
@@ -55,8 +55,8 @@ pub(crate) fn reconcile(topic: &str, positions: &mut BTreeMap<i32, i64>, bounds:
         return Ok(());
     }
     Err(Error::violated(format!(
-        "topic {topic}: offsets that were due are lost: {}. Nothing was committed. Bring the records back, or start over: \
-         give the pipeline another name (`SET flumen.pipeline`) or delete the table",
+        "topic {topic}: offsets that were due are lost: {}. Nothing was committed. Bring the records back, or start \
+         over: give the pipeline another name (`SET flumen.pipeline`) or delete the table",
         lost.join("; ")
     )))
 }

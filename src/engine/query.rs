@@ -193,8 +193,8 @@ impl StreamingQuery {
             return Ok(());
         }
         Err(Error::violated(format!(
-            "topic {} is not the topic that table {} was filled from: it was deleted and made again, or the brokers are \
-             another cluster's. Positions do not carry over. To read the new topic, give the pipeline another name \
+            "topic {} is not the topic that table {} was filled from: it was deleted and made again, or the brokers \
+             are another cluster's. Positions do not carry over. To read the new topic, give the pipeline another name \
              (`SET flumen.pipeline`) or delete the table",
             identity.topic,
             self.sink.location()

@@ -89,7 +89,9 @@ async fn stream(deps: Deps, pipeline: Arc<Pipeline>, spec: QuerySpec, bounded: b
     tokio::select! {
         result = drive(deps, pipeline, spec, bounded, stops) => result,
         () = deadline => {
-            observer.note(&format!("query {name}: the micro-batch under way was abandoned after `grace`; nothing is lost"));
+            observer.note(&format!(
+                "query {name}: the micro-batch under way was abandoned after `grace`; nothing is lost"
+            ));
             Ok(())
         }
     }

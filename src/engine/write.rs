@@ -11,7 +11,7 @@ use crate::contract::ContractEnforcer;
 use crate::error::{Error, Result};
 use crate::sink::{Add, SinkWriter};
 
-/// Runs each partition of `plan` into the writer of its number; the writers and the number of rows that the plan produced.
+/// Runs each partition of `plan` into the writer of its number. Gives the writers and how many rows the plan produced.
 ///
 /// # Errors
 /// The first error of any partition, after the files of all of them were abandoned.

@@ -185,8 +185,16 @@ mod tests {
         let source = SourceText::new(Path::new("q.sql"), "SELECT 1;\nSELECT 'é', adid FROM t");
         let fault = Fault::new(&source, &(23..27), "no column `adid`").remedy("did you mean `ad_id`?");
         assert_eq!((fault.line, fault.column), (Some(2), Some(13)));
-        let expected = "error: no column `adid`\n --> q.sql:2:13\n  |\n2 | SELECT 'é', adid FROM t\n  |             ^^^^\n  |\n  \
-                        = help: did you mean `ad_id`?";
+        let expected = [
+            "error: no column `adid`",
+            " --> q.sql:2:13",
+            "  |",
+            "2 | SELECT 'é', adid FROM t",
+            "  |             ^^^^",
+            "  |",
+            "  = help: did you mean `ad_id`?",
+        ]
+        .join("\n");
         assert_eq!(fault.render(false), expected);
         let json = serde_json::to_string(&fault).unwrap();
         assert_eq!(

@@ -1,8 +1,6 @@
 //! `CREATE FUNCTION … LANGUAGE …`: the declaration of a model.
 
 use arrow::datatypes::DataType;
-use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{ScalarUDF, Volatility, create_udf};
 use datafusion::sql::sqlparser::ast::{CreateFunction, CreateFunctionBody, Expr, FunctionReturnType, Value};
 
 use super::column::arrow_type;
@@ -133,12 +131,4 @@ impl Loader<'_> {
             Ok(_) => Some(()),
         }
     }
-}
-
-/// A function of a model's name and types that plans like the model and cannot run: `check` needs no more.
-pub(super) fn stand_in(model: &ModelSpec) -> ScalarUDF {
-    let name = model.name.clone();
-    let run = move |_: &[_]| Err(DataFusionError::Internal(format!("model {name} is not loaded")));
-    let run = std::sync::Arc::new(run);
-    create_udf(&model.name, model.arguments.clone(), model.returns.clone(), Volatility::Immutable, run)
 }

@@ -6,24 +6,20 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
-use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::CreateExternalTable;
 use datafusion::sql::sqlparser::ast::{CreateView, Query};
-use sha2::{Digest, Sha256};
 
 use super::fault::{Fault, Faults};
-use super::function;
 use super::options::Options;
 use super::planner::references;
-use super::query::Rules;
-use super::resolve::Resolver;
 use super::secret::{Environment, Secret};
 use super::settings::Draft;
 use super::spec::{LookupSpec, ModelSpec, SinkSpec, SourceSpec};
-use super::statement::{self, Kind, Statement, normal, single};
+use super::stand_in;
+use super::statement::{Kind, Statement, normal, single};
 use super::text::{Place, SourceText};
-use super::{Facts, Pipeline, View, names};
+use super::{Facts, names};
 use crate::schema::Descriptors;
 
 /// What a file has declared so far, and what is wrong with it.
@@ -93,49 +89,8 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Reads the whole file.
-    pub fn load(mut self) -> Result<Pipeline, Faults> {
-        let source = self.source.clone();
-        let statements = statement::parse(&source, &mut self.faults);
-        self.settings(&statements);
-        self.parameters(&statements);
-        let written = self.declarations(&statements);
-        let views = self.views(&statements);
-        self.register_models();
-        let name = self.pipeline_name();
-
-        let mut faults = std::mem::take(&mut self.faults);
-        let mut resolver = Resolver::new(&self, views);
-        resolver.plan_views(&mut faults);
-        let mut rules = Rules::new(&self, &statements, &mut resolver, &mut faults);
-        let queries = rules.queries(&written);
-        let checks = rules.checks(&statements);
-        let views: Vec<View> = resolver.into_views();
-        faults.redact(&self.secrets);
-        faults.sort();
-        if faults.is_fatal() {
-            return Err(faults);
-        }
-        let digest = Sha256::digest(source.text().as_bytes());
-        Ok(Pipeline {
-            name,
-            file: source.file().to_path_buf(),
-            sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-            settings: self.draft.settings,
-            session: self.draft.session,
-            sources: self.sources,
-            lookups: self.lookups,
-            models: self.models,
-            sinks: self.sinks,
-            queries,
-            checks,
-            warnings: faults.into_inner(),
-            views,
-            params: self.environment.params.clone(),
-        })
-    }
-
-    fn settings(&mut self, statements: &[Statement]) {
+    /// Reads the `SET`s and the settings of the arguments.
+    pub fn settings(&mut self, statements: &[Statement]) {
         for statement in statements {
             let Kind::Set { name, value } = &statement.kind else { continue };
             let options = self.state.config_mut().options_mut();
@@ -166,7 +121,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Reports parameters that have no value and values that have no parameter.
-    fn parameters(&mut self, statements: &[Statement]) {
+    pub fn parameters(&mut self, statements: &[Statement]) {
         let mut used: BTreeSet<String> = BTreeSet::new();
         for statement in statements {
             for (name, place) in statement.parameters(&self.source) {
@@ -196,7 +151,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Reads tables and functions; returns the `INSERT`s.
-    fn declarations<'s>(&mut self, statements: &'s [Statement]) -> Vec<Written<'s>> {
+    pub fn declarations<'s>(&mut self, statements: &'s [Statement]) -> Vec<Written<'s>> {
         let mut written = Vec::new();
         let mut targets = BTreeSet::new();
         for statement in statements {
@@ -331,7 +286,7 @@ impl<'a> Loader<'a> {
     }
 
     /// The views in an order in which each reads only those before it; cycles are reported and left out.
-    fn views(&mut self, statements: &[Statement]) -> Vec<(Statement, CreateView)> {
+    pub fn views(&mut self, statements: &[Statement]) -> Vec<(Statement, CreateView)> {
         let mut views: BTreeMap<String, (&Statement, &CreateView)> = BTreeMap::new();
         for statement in statements {
             let Kind::View(view) = &statement.kind else { continue };
@@ -364,9 +319,10 @@ impl<'a> Loader<'a> {
         ordered.into_iter().map(|name| (views[&name].0.clone(), views[&name].1.clone())).collect()
     }
 
-    fn register_models(&mut self) {
+    /// Lets queries be planned with the declared models.
+    pub fn register_models(&mut self) {
         for model in &self.models {
-            let stand_in = Arc::new(function::stand_in(model));
+            let stand_in = Arc::new(stand_in::function(model));
             if let Err(error) = self.state.register_udf(stand_in) {
                 let place = self.functions.get(&model.name).cloned().unwrap_or(0..0);
                 self.faults.push(Fault::new(&self.source, &place, super::diagnose::clean(&error)));
@@ -375,7 +331,7 @@ impl<'a> Loader<'a> {
     }
 
     /// `SET flumen.pipeline`, else the file's stem.
-    fn pipeline_name(&mut self) -> String {
+    pub fn pipeline_name(&mut self) -> String {
         if let Some(name) = &self.draft.pipeline {
             return name.clone();
         }
@@ -388,6 +344,11 @@ impl<'a> Loader<'a> {
         stem
     }
 
+    /// What stood in `${…}`.
+    pub fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+
     /// The first place of a table's or view's name.
     pub fn place_of(&self, name: &str) -> Option<&Place> {
         self.names.get(name)
@@ -396,11 +357,6 @@ impl<'a> Loader<'a> {
     /// The names of functions that are declared, also those with a fault.
     pub fn declared_functions(&self) -> impl Iterator<Item = &str> {
         self.functions.keys().map(String::as_str)
-    }
-
-    /// A table of the catalogue with nothing but a schema.
-    pub fn stand_in(schema: &SchemaRef) -> Arc<LogicalTableSource> {
-        Arc::new(LogicalTableSource::new(Arc::clone(schema)))
     }
 }
 

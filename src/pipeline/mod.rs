@@ -1,6 +1,7 @@
 //! Pipeline files: SQL text to a typed [`Pipeline`]. Nothing here asks the network: what must be known of a lookup or
 //! a model comes in through [`Facts`]. All faults of a file are told at once, each with its place and a remedy.
 
+mod assemble;
 mod column;
 mod diagnose;
 mod fault;
@@ -15,6 +16,7 @@ mod resolve;
 mod secret;
 mod settings;
 mod spec;
+mod stand_in;
 mod statement;
 mod streaming;
 mod suggest;
@@ -113,7 +115,7 @@ impl Pipeline {
     /// # Errors
     /// Everything that is wrong with the file, warnings among it.
     pub fn load(text: &str, file: &Path, environment: &Environment, facts: &dyn Facts) -> Result<Self, Faults> {
-        loader::Loader::new(SourceText::new(file, text), environment, facts).load()
+        assemble::assemble(loader::Loader::new(SourceText::new(file, text), environment, facts))
     }
 
     /// The topic of that name.

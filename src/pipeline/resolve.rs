@@ -22,6 +22,7 @@ use super::loader::Loader;
 use super::params::{self, ParamFault};
 use super::planner::{Catalogue, analyze, references};
 use super::spec::ModelSpec;
+use super::stand_in;
 use super::statement::{Statement, calls, normal, relations, single};
 use super::suggest;
 use super::text::{Place, SourceText};
@@ -61,7 +62,7 @@ impl<'a> Resolver<'a> {
         for (name, schema) in &loader.tables {
             names.insert(name.clone(), schema.is_some());
             if let Some(schema) = schema {
-                catalogue.add(name, Loader::stand_in(schema));
+                catalogue.add(name, stand_in::table(schema));
             }
         }
         Self {

@@ -8,7 +8,7 @@ use futures::TryStreamExt as _;
 use object_store::{ObjectMeta, ObjectStoreExt as _};
 
 use crate::error::{Error, Result};
-use crate::sink::log::Entry;
+use crate::sink::entry::Entry;
 
 const COLUMNS: [&str; 3] = ["txn", "metaData", "protocol"];
 

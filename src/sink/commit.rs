@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::sink::definition::Definition;
-use crate::sink::log::{Anchor, Digest, Entry};
+use crate::sink::entry::{Digest, Entry};
+use crate::sink::log::Anchor;
 use crate::sink::{DeltaSink, TableState};
 
 /// Foreign versions that one commit steps over at most.

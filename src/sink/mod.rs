@@ -8,6 +8,7 @@ mod commit;
 mod compare;
 mod create;
 mod definition;
+mod entry;
 mod kept;
 mod log;
 mod replace;

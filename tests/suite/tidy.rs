@@ -97,7 +97,7 @@ mod tests {
             check(&files),
             [
                 "src/error.rs:2: error uses cli, a higher row: move the code down or hand it in as an argument",
-                "src/error.rs:2: error uses clock, its own row: siblings never meet, join them one row up",
+                "src/error.rs:2: error uses clock, a higher row: move the code down or hand it in as an argument",
                 "src/sink/delta.rs:2: sink uses engine, a higher row: move the code down or hand it in as an argument",
                 "src/sink/mod.rs:2: sink uses source, its own row: siblings never meet, join them one row up",
                 "src/sink/mod.rs:3: sink uses engine, a higher row: move the code down or hand it in as an argument",

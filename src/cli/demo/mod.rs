@@ -117,9 +117,14 @@ impl Demo {
             stopper.stop();
             Ok(())
         };
-        let running = engine::run(Arc::clone(pipeline), RunOptions::default(), deps, stop);
+        let mut running = std::pin::pin!(engine::run(Arc::clone(pipeline), RunOptions::default(), deps, stop));
         let result = tokio::select! {
-            both = async { tokio::try_join!(running, until_all_read) } => both.map(|_| ()),
+            // Ended before every record was read: by an error, or by a signal's stop.
+            ended = &mut running => ended,
+            published = until_all_read => match published {
+                Ok(()) => running.await,
+                Err(error) => Err(error),
+            },
             killed = run::stop_on_signals(stopper.clone()) => killed,
         };
         observer.printer.finish();

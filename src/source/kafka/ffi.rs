@@ -18,7 +18,7 @@ use rdkafka::types::{RDKafkaRespErr, RDKafkaType};
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys as sys;
 
-use super::lanes::{Flow, Record};
+use super::delivery::{Flow, PartitionError, Receive, Record};
 use crate::source::Headers;
 
 /// A consumer whose partitions are assigned by hand and whose records go to a callback.
@@ -53,28 +53,6 @@ impl Drop for Queue {
         // SAFETY: we own the handle (see `new`) and this is its last use.
         unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) }
     }
-}
-
-/// Takes what [`Consumer::consume`] finds.
-pub trait Receive {
-    /// A record.
-    fn record(&mut self, record: &impl Record) -> Flow;
-
-    /// An error of one partition, or the news that its end was reached (`Code::PartitionEOF`).
-    fn error(&mut self, error: PartitionError<'_>) -> Flow;
-}
-
-/// What went wrong in a partition.
-#[derive(Debug)]
-pub struct PartitionError<'a> {
-    /// The partition; negative for an error of no partition.
-    pub partition: i32,
-    /// The offset it is about.
-    pub offset: i64,
-    /// Librdkafka's code.
-    pub code: Code,
-    /// Its words.
-    pub text: &'a str,
 }
 
 /// Something on the main queue.

@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use super::ffi::{PartitionError, Receive};
+use super::delivery::{Flow, PartitionError, Receive, Record};
 use crate::offsets::PartitionRange;
-use crate::source::{Headers, Payloads, RawBatch, Wanted};
+use crate::source::{Payloads, RawBatch, Wanted};
 
 /// The records of a batch at most.
 const BATCH_RECORDS: usize = 8192;
@@ -21,31 +21,6 @@ const KEPT_BYTES: usize = 16 << 20;
 const UNFINISHED_BYTES: usize = 32 << 20;
 /// What a record takes besides its bytes.
 const RECORD_BYTES: usize = 24;
-
-/// A record that has to be copied at once.
-pub trait Record {
-    /// Its partition.
-    fn partition(&self) -> i32;
-    /// Its offset.
-    fn offset(&self) -> i64;
-    /// Its timestamp in milliseconds, -1 for none.
-    fn timestamp(&self) -> i64;
-    /// Its value; `None` for a tombstone.
-    fn value(&self) -> Option<&[u8]>;
-    /// Its key.
-    fn key(&self) -> Option<&[u8]>;
-    /// Its headers.
-    fn headers(&self) -> Headers;
-}
-
-/// Whether the next record may come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// Yes.
-    Go,
-    /// There is something to hand over first.
-    Stop,
-}
 
 /// Why a range cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -470,6 +445,7 @@ fn split_payloads(payloads: &mut Payloads, row: usize) -> Payloads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Headers;
 
     struct Given(i32, i64, Option<&'static [u8]>);
 

@@ -1,11 +1,14 @@
 //! A column in the making, and how a value on the wire gets into it.
 
+pub(super) mod message;
+pub(super) mod nested;
+
 use std::mem::size_of;
 
+use self::message::Message;
+use self::nested::{EnumNames, List, Map, Time, Wrapper};
 use super::cursor::{Cursor, MAX_DEPTH};
 use super::fault::Reason;
-use super::message::Message;
-use super::nested::{EnumNames, List, Map, Time, Wrapper};
 use super::vector::{Fixed, Variable};
 
 /// A column: its type on the wire says how it is read. All of them are written at a row, also the children of lists:

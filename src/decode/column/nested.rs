@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::column::Column;
-use super::cursor::{Cursor, MAX_DEPTH};
-use super::fault::Reason;
-use super::vector::{Fixed, Offsets};
+use super::super::cursor::{Cursor, MAX_DEPTH};
+use super::super::fault::Reason;
+use super::super::vector::{Fixed, Offsets};
+use super::Column;
 
 /// The names of an enum's numbers.
 #[derive(Debug)]
-pub(super) struct EnumNames {
+pub(in crate::decode) struct EnumNames {
     /// The names of the numbers from 0 on, as far as they are close together.
     dense: Vec<Option<Box<str>>>,
     others: HashMap<i32, Box<str>>,
@@ -20,7 +20,7 @@ pub(super) struct EnumNames {
 const LONGEST_NUMBER: usize = 11;
 
 impl EnumNames {
-    pub(super) fn new(names: &[(i32, String)]) -> Self {
+    pub(in crate::decode) fn new(names: &[(i32, String)]) -> Self {
         let mut dense = vec![None; names.len() * 2];
         let mut others = HashMap::new();
         let mut longest = LONGEST_NUMBER;
@@ -36,7 +36,7 @@ impl EnumNames {
 
     /// The name of a number, if it has one.
     #[inline]
-    pub(super) fn name(&self, number: i32) -> Option<&str> {
+    pub(in crate::decode) fn name(&self, number: i32) -> Option<&str> {
         let near = usize::try_from(number).ok().and_then(|number| self.dense.get(number));
         match near {
             Some(name) => name.as_deref(),
@@ -45,14 +45,14 @@ impl EnumNames {
     }
 
     /// The bytes of the longest text that a number may become.
-    pub(super) fn longest(&self) -> usize {
+    pub(in crate::decode) fn longest(&self) -> usize {
         self.longest
     }
 }
 
 /// What the two fields of a time mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TimeKind {
+pub(in crate::decode) enum TimeKind {
     /// `google.protobuf.Timestamp`: nanoseconds count forward.
     Timestamp,
     /// `google.protobuf.Duration`: both have the same sign.
@@ -68,19 +68,19 @@ const MAX_NANOS: i32 = 999_999_999;
 
 /// Timestamps or durations, in microseconds.
 #[derive(Debug)]
-pub(super) struct Time {
-    pub(super) values: Fixed<i64>,
-    pub(super) kind: TimeKind,
+pub(in crate::decode) struct Time {
+    pub(in crate::decode) values: Fixed<i64>,
+    pub(in crate::decode) kind: TimeKind,
     /// The row that was read last with its seconds and nanoseconds, for a second message that merges.
     last: (usize, i64, i32),
 }
 
 impl Time {
-    pub(super) fn new(kind: TimeKind, nullable: bool) -> Self {
+    pub(in crate::decode) fn new(kind: TimeKind, nullable: bool) -> Self {
         Self { values: Fixed::new(0, nullable), kind, last: (usize::MAX, 0, 0) }
     }
 
-    pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, row: usize, depth: usize) -> Result<(), Reason> {
+    pub(in crate::decode) fn read(&mut self, cursor: &mut Cursor<'_>, row: usize, depth: usize) -> Result<(), Reason> {
         if depth >= MAX_DEPTH {
             return Err(Reason::Depth);
         }
@@ -109,11 +109,11 @@ impl Time {
         Ok(())
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::decode) fn len(&self) -> usize {
         self.values.len()
     }
 
-    pub(super) fn truncate(&mut self, rows: usize) {
+    pub(in crate::decode) fn truncate(&mut self, rows: usize) {
         self.values.truncate(rows);
     }
 }
@@ -143,18 +143,18 @@ fn skip_beside(cursor: &mut Cursor<'_>, tag: u32, known: &[u32], depth: usize) -
 
 /// A wrapper message such as `google.protobuf.Int32Value`: NULL without the message, a default without its value.
 #[derive(Debug)]
-pub(super) struct Wrapper {
-    pub(super) value: Column,
+pub(in crate::decode) struct Wrapper {
+    pub(in crate::decode) value: Column,
     /// The tag of the value.
     tag: u32,
 }
 
 impl Wrapper {
-    pub(super) fn new(value: Column, wire: u32) -> Self {
+    pub(in crate::decode) fn new(value: Column, wire: u32) -> Self {
         Self { value, tag: 1 << 3 | wire }
     }
 
-    pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, row: usize, depth: usize) -> Result<(), Reason> {
+    pub(in crate::decode) fn read(&mut self, cursor: &mut Cursor<'_>, row: usize, depth: usize) -> Result<(), Reason> {
         if depth >= MAX_DEPTH {
             return Err(Reason::Depth);
         }
@@ -172,24 +172,24 @@ impl Wrapper {
         Ok(())
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::decode) fn len(&self) -> usize {
         self.value.len()
     }
 
-    pub(super) fn truncate(&mut self, rows: usize) {
+    pub(in crate::decode) fn truncate(&mut self, rows: usize) {
         self.value.truncate(rows);
     }
 
-    pub(super) fn bytes(&self, rows: usize) -> usize {
+    pub(in crate::decode) fn bytes(&self, rows: usize) -> usize {
         self.value.bytes(rows)
     }
 }
 
 /// A repeated field.
 #[derive(Debug)]
-pub(super) struct List {
-    pub(super) offsets: Offsets,
-    pub(super) item: Column,
+pub(in crate::decode) struct List {
+    pub(in crate::decode) offsets: Offsets,
+    pub(in crate::decode) item: Column,
     /// The tag of one element, when the elements may also be packed into one value.
     element: Option<u32>,
     /// The bytes that an element takes at least.
@@ -198,13 +198,19 @@ pub(super) struct List {
 
 impl List {
     /// `element` is the tag of a single element if elements may be packed.
-    pub(super) fn new(item: Column, element: Option<u32>) -> Self {
+    pub(in crate::decode) fn new(item: Column, element: Option<u32>) -> Self {
         let width = item.bytes(1);
         Self { offsets: Offsets::new(), item, element, width }
     }
 
     #[inline(never)]
-    pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
+    pub(in crate::decode) fn read(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        tag: u32,
+        row: usize,
+        depth: usize,
+    ) -> Result<(), Reason> {
         let at = self.offsets.open(row);
         match self.element {
             Some(element) if tag & 7 == 2 => {
@@ -242,16 +248,16 @@ impl List {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::decode) fn len(&self) -> usize {
         self.offsets.len()
     }
 
-    pub(super) fn truncate(&mut self, rows: usize) {
+    pub(in crate::decode) fn truncate(&mut self, rows: usize) {
         let items = self.offsets.truncate(rows);
         self.item.truncate(items);
     }
 
-    pub(super) fn bytes(&self, rows: usize) -> usize {
+    pub(in crate::decode) fn bytes(&self, rows: usize) -> usize {
         rows * size_of::<i32>() + self.item.bytes(self.offsets.total())
     }
 }
@@ -274,23 +280,23 @@ fn pack<T: Copy>(
 
 /// A map. A key that comes again is only dropped when the column is finished.
 #[derive(Debug)]
-pub(super) struct Map {
-    pub(super) offsets: Offsets,
-    pub(super) keys: Column,
-    pub(super) values: Column,
+pub(in crate::decode) struct Map {
+    pub(in crate::decode) offsets: Offsets,
+    pub(in crate::decode) keys: Column,
+    pub(in crate::decode) values: Column,
     key_tag: u32,
     value_tag: u32,
     width: usize,
 }
 
 impl Map {
-    pub(super) fn new(keys: Column, key_wire: u32, values: Column, value_wire: u32) -> Self {
+    pub(in crate::decode) fn new(keys: Column, key_wire: u32, values: Column, value_wire: u32) -> Self {
         let width = keys.bytes(1) + values.bytes(1);
         let (key_tag, value_tag) = (1 << 3 | key_wire, 2 << 3 | value_wire);
         Self { offsets: Offsets::new(), keys, values, key_tag, value_tag, width }
     }
 
-    pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, row: usize, depth: usize) -> Result<(), Reason> {
+    pub(in crate::decode) fn read(&mut self, cursor: &mut Cursor<'_>, row: usize, depth: usize) -> Result<(), Reason> {
         if depth >= MAX_DEPTH {
             return Err(Reason::Depth);
         }
@@ -317,17 +323,17 @@ impl Map {
         self.offsets.push()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::decode) fn len(&self) -> usize {
         self.offsets.len()
     }
 
-    pub(super) fn truncate(&mut self, rows: usize) {
+    pub(in crate::decode) fn truncate(&mut self, rows: usize) {
         let entries = self.offsets.truncate(rows);
         self.keys.truncate(entries);
         self.values.truncate(entries);
     }
 
-    pub(super) fn bytes(&self, rows: usize) -> usize {
+    pub(in crate::decode) fn bytes(&self, rows: usize) -> usize {
         let entries = self.offsets.total();
         rows * size_of::<i32>() + self.keys.bytes(entries) + self.values.bytes(entries)
     }

@@ -2,75 +2,81 @@
 
 use arrow::datatypes::Fields;
 
-use super::column::{Column, end_tag};
-use super::cursor::{Cursor, MAX_DEPTH};
-use super::fault::Reason;
-use super::table::{MISMATCH, TagTable, UNKNOWN};
-use super::vector::Validity;
+use super::super::cursor::{Cursor, MAX_DEPTH};
+use super::super::fault::Reason;
+use super::super::table::{MISMATCH, TagTable, UNKNOWN};
+use super::super::vector::Validity;
+use super::{Column, end_tag};
 
 /// Not a member of a oneof.
-pub(super) const NO_ONEOF: u16 = u16::MAX;
+pub(in crate::decode) const NO_ONEOF: u16 = u16::MAX;
 
 /// What is done with a tag.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
+pub(in crate::decode) struct Entry {
     /// Field number and wire type.
-    pub(super) tag: u32,
+    pub(in crate::decode) tag: u32,
     /// The column.
-    pub(super) slot: u16,
+    pub(in crate::decode) slot: u16,
     /// The entry that is likely to come next.
-    pub(super) next: u16,
+    pub(in crate::decode) next: u16,
     /// The oneof that the field is a member of.
-    pub(super) oneof: u16,
+    pub(in crate::decode) oneof: u16,
 }
 
 /// The member of a oneof that was seen last, and in which row. An old row never does harm: to clear a member that has
 /// no value is no work.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Chosen {
+pub(in crate::decode) struct Chosen {
     row: usize,
     slot: u16,
 }
 
 impl Chosen {
-    pub(super) const NONE: Chosen = Chosen { row: usize::MAX, slot: u16::MAX };
+    pub(in crate::decode) const NONE: Chosen = Chosen { row: usize::MAX, slot: u16::MAX };
 }
 
 /// A message: its plan and the columns of its fields.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(in crate::decode) struct Message {
     /// What is read, by field number.
-    pub(super) entries: Box<[Entry]>,
+    pub(in crate::decode) entries: Box<[Entry]>,
     /// Finds an entry.
-    pub(super) table: TagTable,
+    pub(in crate::decode) table: TagTable,
     /// A column for each of `fields`, then those that are only skipped.
-    pub(super) columns: Box<[Column]>,
+    pub(in crate::decode) columns: Box<[Column]>,
     /// The fields' names, as long as `columns`.
-    pub(super) names: Box<[Box<str>]>,
+    pub(in crate::decode) names: Box<[Box<str>]>,
     /// The last member seen of each oneof.
-    pub(super) oneofs: Box<[Chosen]>,
+    pub(in crate::decode) oneofs: Box<[Chosen]>,
     /// The columns that a record must have, or that contain such.
-    pub(super) required: Box<[Required]>,
+    pub(in crate::decode) required: Box<[Required]>,
     /// The Arrow fields.
-    pub(super) fields: Fields,
+    pub(in crate::decode) fields: Fields,
     /// The rows that are written, and which of them are NULL.
-    pub(super) rows: usize,
+    pub(in crate::decode) rows: usize,
     /// Whether a row is there.
-    pub(super) validity: Validity,
+    pub(in crate::decode) validity: Validity,
 }
 
 /// A column that is looked at when a message is complete.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Required {
+pub(in crate::decode) struct Required {
     /// The column.
-    pub(super) slot: u16,
+    pub(in crate::decode) slot: u16,
     /// Whether it has to be there itself.
-    pub(super) itself: bool,
+    pub(in crate::decode) itself: bool,
 }
 
 impl Message {
     /// Reads a nested message into `row`; what the row already has is merged.
-    pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
+    pub(in crate::decode) fn read(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        tag: u32,
+        row: usize,
+        depth: usize,
+    ) -> Result<(), Reason> {
         if depth >= MAX_DEPTH {
             return Err(Reason::Depth);
         }
@@ -91,7 +97,7 @@ impl Message {
     }
 
     /// Reads fields into `row` up to the end of the message, or of the group that ends with the tag `until`.
-    pub(super) fn decode(
+    pub(in crate::decode) fn decode(
         &mut self,
         cursor: &mut Cursor<'_>,
         row: usize,
@@ -129,12 +135,12 @@ impl Message {
     }
 
     /// Whether it has required fields, itself or further in.
-    pub(super) fn has_required(&self) -> bool {
+    pub(in crate::decode) fn has_required(&self) -> bool {
         !self.required.is_empty()
     }
 
     /// Looks whether a complete message has its required fields. Lists and maps look at their elements themselves.
-    pub(super) fn check(&self, cursor: &mut Cursor<'_>, row: usize) -> Result<(), Reason> {
+    pub(in crate::decode) fn check(&self, cursor: &mut Cursor<'_>, row: usize) -> Result<(), Reason> {
         for Required { slot, itself } in &self.required {
             let slot = usize::from(*slot);
             let result = match &self.columns[slot] {
@@ -150,17 +156,17 @@ impl Message {
         Ok(())
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::decode) fn len(&self) -> usize {
         self.rows
     }
 
-    pub(super) fn truncate(&mut self, rows: usize) {
+    pub(in crate::decode) fn truncate(&mut self, rows: usize) {
         self.rows = self.rows.min(rows);
         self.validity.truncate(rows);
         self.columns.iter_mut().for_each(|column| column.truncate(rows));
     }
 
-    pub(super) fn bytes(&self, rows: usize) -> usize {
+    pub(in crate::decode) fn bytes(&self, rows: usize) -> usize {
         self.columns.iter().map(|column| column.bytes(rows)).sum()
     }
 }

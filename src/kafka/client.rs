@@ -1,9 +1,9 @@
 //! A client that asks a cluster what it holds. It has no assignment, so its requests never queue up behind a fetch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -24,8 +24,10 @@ const LAST_LIMIT: Duration = Duration::from_secs(30);
 /// The pause after a failed attempt; each further one is twice as long, up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
-/// A topic made a moment ago may not have reached the broker that is asked: so often it is asked again.
-const UNKNOWN_TRIES: u32 = 3;
+/// A topic made a moment ago may not have reached the broker that is asked: it is asked again for so long.
+const NEW_PATIENCE: Duration = Duration::from_millis(500);
+/// A broker that has just started denies the topics that it holds: one that was there is asked for so long.
+pub const KNOWN_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Answers questions about a cluster. While the brokers are away it waits, up to `broker_timeout`.
 #[derive(Clone)]
@@ -40,6 +42,8 @@ struct Shared {
     broker_timeout: Option<Duration>,
     /// Asked for once: a client never changes its cluster.
     cluster_id: OnceLock<String>,
+    /// The topics that were there when they were asked for last.
+    known: Mutex<BTreeSet<String>>,
 }
 
 /// Hears librdkafka's log lines and errors: the lines go on to tracing at debug, the errors are kept.
@@ -149,6 +153,11 @@ pub fn is_temporary(code: Code) -> bool {
     )
 }
 
+/// Whether an error says that a topic or a partition is not there.
+fn is_unknown(code: Code) -> bool {
+    matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)
+}
+
 impl KafkaClient {
     /// A client of the brokers that `config` names; nothing is sent yet. `broker_timeout`: how long a request waits for
     /// brokers that are away, `None` for ever.
@@ -160,7 +169,14 @@ impl KafkaClient {
         let consumer = created.map_err(|error| config.refused(&error))?;
         let presence = Presence::new(format!("Kafka at {}", config.brokers()));
         Ok(Self {
-            shared: Arc::new(Shared { config, consumer, presence, broker_timeout, cluster_id: OnceLock::new() }),
+            shared: Arc::new(Shared {
+                config,
+                consumer,
+                presence,
+                broker_timeout,
+                cluster_id: OnceLock::new(),
+                known: Mutex::default(),
+            }),
         })
     }
 
@@ -315,20 +331,33 @@ impl KafkaClient {
         F: Fn(&BaseConsumer<Watch>, &str, &[i32], Duration) -> KafkaResult<T> + Send + Sync + 'static,
     {
         let (name, ask) = (topic.to_string(), Arc::new(ask));
-        for attempt in 1..=UNKNOWN_TRIES {
+        let patience = if self.known().contains(topic) { KNOWN_PATIENCE } else { NEW_PATIENCE };
+        let (asked, mut pause) = (Stopwatch::start(), FIRST_PAUSE);
+        loop {
             let (name, ask) = (name.clone(), ask.clone());
-            let answer = self.request(move |consumer, limit| match find_partitions(consumer, &name, limit)? {
-                Some(partitions) => ask(consumer, &name, &partitions, limit).map(Some),
-                None => Ok(None),
+            let answer = self.request(move |consumer, limit| {
+                let Some(partitions) = find_partitions(consumer, &name, limit)? else { return Ok(None) };
+                match ask(consumer, &name, &partitions, limit) {
+                    // One broker names the partition, its leader does not know it (yet, or any more).
+                    Err(error) if error.rdkafka_error_code().is_some_and(is_unknown) => Ok(None),
+                    answer => answer.map(Some),
+                }
             });
             if let Some(answer) = answer.await.map_err(|error| error.within(format!("topic {topic}")))? {
+                self.known().insert(topic.to_string());
                 return Ok(answer);
             }
-            if attempt < UNKNOWN_TRIES {
-                tokio::time::sleep(FIRST_PAUSE * attempt).await;
+            if asked.elapsed() >= patience {
+                self.known().remove(topic);
+                return Err(self.unknown_topic(topic).await);
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
         }
-        Err(self.unknown_topic(topic).await)
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The error of a topic that does not exist, with the topics that look like it.
@@ -429,7 +458,7 @@ fn find_partitions(consumer: &BaseConsumer<Watch>, topic: &str, limit: Duration)
     let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
     match found.error().map(Code::from) {
         None => {}
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => return Ok(None),
+        Some(code) if is_unknown(code) || code == Code::InvalidTopic => return Ok(None),
         Some(code) => return Err(KafkaError::MetadataFetch(code)),
     }
     let mut partitions: Vec<i32> = found.partitions().iter().map(|p| p.id()).collect();

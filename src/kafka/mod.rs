@@ -5,6 +5,6 @@ mod client;
 mod config;
 mod presence;
 
-pub use client::{KafkaClient, Watch, is_refusal, is_temporary};
+pub use client::{KNOWN_PATIENCE, KafkaClient, Watch, is_refusal, is_temporary};
 pub use config::{KafkaConfig, check_property};
 pub use presence::Presence;

@@ -6,7 +6,7 @@ const LISTED: usize = 8;
 /// How alike two names are that only end differently, such as `category` and `categories` (Jaro-Winkler).
 const ALIKE: f64 = 0.9;
 
-/// The candidate that `name` was probably meant to be, if one is near: by edit distance (at most a third of its length),
+/// The candidate that `name` was probably meant to be, if one is near: by edit distance (at most a third of the name),
 /// or because it begins the same.
 pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = name.to_lowercase();

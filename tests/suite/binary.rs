@@ -88,9 +88,15 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
-            drop(child.kill());
-            drop(child.wait());
+        let Some(mut child) = self.0.take() else { return };
+        drop(child.kill());
+        match child.wait_with_output() {
+            // A test that fails while it runs shows what it said.
+            Ok(output) if std::thread::panicking() => {
+                let said = Finished::from(output);
+                eprintln!("flumen said\n{}\n{}", said.stdout, said.stderr);
+            }
+            _ => {}
         }
     }
 }

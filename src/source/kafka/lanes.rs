@@ -177,9 +177,12 @@ impl Lanes {
         self.last = 0;
     }
 
-    /// Where each lane of a new assignment starts.
-    pub fn starts(&self) -> impl Iterator<Item = (i32, i64)> {
-        self.lanes.iter().map(|lane| (lane.partition, lane.reached))
+    /// Where each lane of a new assignment starts. Such an assignment is paused nowhere.
+    pub fn starts(&mut self) -> impl Iterator<Item = (i32, i64)> {
+        self.lanes.iter_mut().map(|lane| {
+            lane.paused = false;
+            (lane.partition, lane.reached)
+        })
     }
 
     /// Whether every range has been read to its end.

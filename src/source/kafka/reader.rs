@@ -12,7 +12,7 @@ use super::ffi::{self, Consumer, Event};
 use super::lanes::{Fault, Lanes};
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
-use crate::kafka::{KafkaClient, Watch};
+use crate::kafka::{KNOWN_PATIENCE, KafkaClient, Watch};
 use crate::offsets::{PartitionBounds, PartitionRange};
 use crate::source::{RawBatch, Wanted};
 
@@ -109,8 +109,7 @@ impl Reader {
 
     fn read(&mut self, read: &Read) -> Result<(), End> {
         if self.lanes.begin(&read.ranges, read.wanted) {
-            let starts = ffi::list(&self.topic, self.lanes.starts());
-            starts.and_then(|list| self.consumer.assign(&list)).map_err(|e| self.failed("assign partitions", &e))?;
+            self.assign()?;
         }
         self.steer()?;
         self.hand_over(&read.batches)?;
@@ -124,8 +123,10 @@ impl Reader {
             }
             self.steer()?;
             self.hand_over(&read.batches)?;
-            if let Some(fault) = self.lanes.fault() {
-                return Err(End::Failed(self.explain(fault)));
+            match self.lanes.fault() {
+                Some(Fault::Missing(partition)) if self.comes_back(partition, read)? => self.assign()?,
+                Some(fault) => return Err(End::Failed(self.explain(fault))),
+                None => {}
             }
             self.listen();
             if quiet.ends(self.remaining()) {
@@ -136,6 +137,30 @@ impl Reader {
             }
         }
         self.hand_over(&read.batches)
+    }
+
+    /// Fetches from where each lane stands.
+    fn assign(&mut self) -> Result<(), End> {
+        let starts = ffi::list(&self.topic, self.lanes.starts());
+        starts.and_then(|list| self.consumer.assign(&list)).map_err(|e| self.failed("assign partitions", &e))
+    }
+
+    /// Whether a partition that a broker does not know is there all the same, or soon: brokers that have just started
+    /// deny what they hold for a moment.
+    fn comes_back(&mut self, partition: i32, read: &Read) -> Result<bool, End> {
+        let asked = Stopwatch::start();
+        loop {
+            self.runtime.block_on(tokio::time::sleep(POLL));
+            if let Ok(Some(bounds)) = self.client.bounds_now(&self.topic, ASK)
+                && (partition < 0 || bounds.iter().any(|b| b.partition == partition))
+            {
+                return Ok(true);
+            }
+            self.go_on(read)?;
+            if asked.elapsed() >= KNOWN_PATIENCE {
+                return Ok(false);
+            }
+        }
     }
 
     /// Whether this read is still wanted.

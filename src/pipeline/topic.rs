@@ -76,7 +76,8 @@ impl Loader<'_> {
         table.options.finish("a topic", &OPTIONS, &mut self.faults);
         let (brokers, topic) = address?;
         let format = format?;
-        let schema = self.topic_schema(&format, &table.options_place)?;
+        let on_null_value = on_null_value.unwrap_or(NullValue::Skip);
+        let schema = self.topic_schema(&format, on_null_value, &table.options_place)?;
         (self.faults.count().0 == before).then_some(SourceSpec {
             name: table.name,
             brokers,
@@ -84,7 +85,7 @@ impl Loader<'_> {
             format,
             start: start.unwrap_or(Start::Earliest),
             max_rows,
-            on_null_value: on_null_value.unwrap_or(NullValue::Skip),
+            on_null_value,
             kafka,
             schema,
         })
@@ -239,7 +240,7 @@ impl Loader<'_> {
         self.faults.push(fault.remedy(remedy));
     }
 
-    fn topic_schema(&mut self, format: &ValueFormat, place: &Place) -> Option<SchemaRef> {
+    fn topic_schema(&mut self, format: &ValueFormat, on_null_value: NullValue, place: &Place) -> Option<SchemaRef> {
         let value: Vec<Arc<Field>> = match format {
             ValueFormat::Raw => vec![Arc::new(Field::new("value", DataType::Binary, true))],
             ValueFormat::Protobuf { message, .. } => match schema::columns(message) {
@@ -258,7 +259,12 @@ impl Loader<'_> {
             self.faults.push(fault.remedy("rename the field, or read it with 'value.format' 'raw'"));
             return None;
         }
-        let fields: Vec<_> = value.into_iter().chain(meta_fields().into_iter().map(Arc::new)).collect();
+        // A tombstone that becomes a row has no value at all, whatever the message says of its fields.
+        let nullable = |field: Arc<Field>| match on_null_value {
+            NullValue::Row => Arc::new(field.as_ref().clone().with_nullable(true)),
+            NullValue::Skip => field,
+        };
+        let fields: Vec<_> = value.into_iter().map(nullable).chain(meta_fields().into_iter().map(Arc::new)).collect();
         Some(Arc::new(Schema::new(fields)))
     }
 }

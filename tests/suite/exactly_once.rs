@@ -9,6 +9,7 @@ use datafusion::prelude::SessionContext;
 use crate::ads::impressions;
 use crate::binary::{Background, finish, flumen, until, workspace};
 use crate::broker::Broker;
+use crate::chance::Chance;
 use crate::{delta, topics};
 
 const FILE: &str = "land.sql";
@@ -71,14 +72,6 @@ async fn difference(left: &Path, right: &Path) -> (usize, usize) {
     (only("l", "r").await, only("r", "l").await)
 }
 
-/// SplitMix64, for delays that are the same in every run of the test.
-fn mix(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_thirty_times_the_table_equals_the_uninterrupted_run() {
     const RECORDS: u64 = 500_000;
@@ -95,12 +88,13 @@ async fn killed_thirty_times_the_table_equals_the_uninterrupted_run() {
     let killed = Place::new(&topic);
     let mut kills = 0;
     let mut position = 0;
-    for attempt in 0u64.. {
+    let mut chance = Chance::new(1);
+    loop {
         let mut run = Background::start(&mut killed.run(broker.address(), &rows));
         // Let it come a little further than last time, then kill it at a moment that the commit does not know of.
-        let goal = position + 5_000 * (mix(attempt) % 3) as i64;
+        let goal = position + 5_000 * chance.below(3) as i64;
         until("progress", Duration::from_secs(60), || killed.committed(&topic) > goal || !run.running());
-        tokio::time::sleep(Duration::from_micros(mix(attempt + 1_000) % 60_000)).await;
+        tokio::time::sleep(Duration::from_micros(chance.below(60_000))).await;
         let alive = run.running();
         run.kill();
         position = killed.committed(&topic);

@@ -5,11 +5,13 @@
 mod ads;
 mod binary;
 mod broker;
+mod chance;
 mod command_line;
 mod delta;
 mod exactly_once;
 mod faults;
 mod log_conformance;
 mod main_job;
+mod recordings;
 mod tidy;
 mod topics;

@@ -23,6 +23,16 @@ pub struct Records {
     pub null: u64,
 }
 
+impl Records {
+    /// Counts these too.
+    pub fn add(&mut self, more: Records) {
+        self.read += more.read;
+        self.decoded += more.decoded;
+        self.dead += more.dead;
+        self.null += more.null;
+    }
+}
+
 /// What became of the rows that a query produced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Rows {
@@ -72,6 +82,8 @@ pub struct Durations {
     pub close_files: f64,
     /// The sink's commit.
     pub wal_commit: f64,
+    /// The commits of side tables, such as dead letters.
+    pub side_commit: f64,
     /// From the start of planning to the end of the commit.
     pub trigger_execution: f64,
 }

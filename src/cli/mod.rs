@@ -1,6 +1,7 @@
 //! The command line: one file a verb.
 
 mod check;
+mod dead_letters;
 mod demo;
 mod explain;
 mod load;
@@ -86,6 +87,8 @@ enum Verb {
     Status(status::Status),
     /// An ad-hoc query over what a file declares
     Sql(sql::Sql),
+    /// Look at records that could not be decoded, and decode them again
+    DeadLetters(dead_letters::DeadLetters),
 }
 
 /// Reads the arguments and does what they say.
@@ -110,6 +113,7 @@ pub fn main() -> Result<()> {
             Verb::Run(verb) => verb.run(&cli.globals).await,
             Verb::Status(verb) => verb.run(&cli.globals).await,
             Verb::Sql(verb) => verb.run(&cli.globals).await,
+            Verb::DeadLetters(verb) => verb.run(&cli.globals).await,
         }
     });
     // Abandoned work (a read that waits for a broker, an upload) must not hold up the exit.

@@ -30,6 +30,8 @@ pub enum Reason {
     Missing,
     /// The record unpacks to more than a column or a record may hold.
     TooLarge,
+    /// The record is longer than the topic's `max_record_bytes`.
+    Oversized,
 }
 
 impl Reason {
@@ -46,6 +48,7 @@ impl Reason {
             Reason::OutOfRange => "out_of_range",
             Reason::Missing => "missing",
             Reason::TooLarge => "too_large",
+            Reason::Oversized => "oversized",
         }
     }
 }
@@ -65,6 +68,7 @@ impl fmt::Display for Reason {
             Reason::OutOfRange => f.write_str("a time out of range"),
             Reason::Missing => f.write_str("a required field is missing"),
             Reason::TooLarge => f.write_str("more than a column can hold"),
+            Reason::Oversized => f.write_str("a record longer than max_record_bytes"),
         }
     }
 }

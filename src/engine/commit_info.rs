@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::observe::{Records, Rows};
 use crate::pipeline::Pipeline;
+use crate::sink::SideFiles;
 
 /// What a commit says of itself besides its actions; the sink adds the attempt.
 pub(crate) struct CommitInfo<'a> {
@@ -18,6 +19,8 @@ pub(crate) struct CommitInfo<'a> {
     pub(crate) lookups: &'a [(String, String)],
     /// Name and SHA-256 of each model.
     pub(crate) models: &'a [(String, String)],
+    /// The files of side tables.
+    pub(crate) side: Vec<SideFiles>,
     /// What became of the records.
     pub(crate) records: Records,
     /// What became of the rows.
@@ -39,7 +42,7 @@ impl CommitInfo<'_> {
         put("sources", Value::Array(self.sources));
         put("lookups", self.lookups.iter().map(|(t, v)| json!({ "table": t, "version": v })).collect());
         put("models", self.models.iter().map(|(n, s)| json!({ "name": n, "sha256": s })).collect());
-        put("side", json!([]));
+        put("side", json!(self.side));
         put("records", json!(self.records));
         put("rows", json!(self.rows));
         info

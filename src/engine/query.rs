@@ -4,27 +4,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use datafusion::execution::TaskContext;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_plan::ExecutionPlanProperties;
 use serde_json::json;
 
 use super::commit_info::CommitInfo;
 use super::records::RecordCounts;
+use super::runner::{Planned, Post, Ran, Runner, Share};
 use super::session::{QuerySession, SessionParts};
+use super::side::{self, SideTables};
 use super::topic::{Slice, TopicTable};
-use super::write::{close, write_all};
-use super::{Deps, position, selection};
+use super::write::close;
+use super::{Deps, letter, position, selection};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
 use crate::error::{Error, Result};
 use crate::observe::{
     Durations, Progress, Records, Rows, SinkProgress, SourceProgress, TopicOffsets, check_conservation,
 };
-use crate::offsets::{self, PartitionBounds, PartitionRange};
-use crate::pipeline::{Pipeline, QuerySpec, SinkSpec, ValueFormat};
-use crate::sink::{Add, Created, DeltaSink, Owner, SinkCommit, SinkWriter, hash63, topic_hash};
-use crate::source::TopicIdentity;
+use crate::offsets::{self, PartitionBounds};
+use crate::pipeline::{OnDecodeError, Pipeline, QuerySpec, SinkSpec, ValueFormat};
+use crate::sink::{Add, Created, DeltaSink, Owner, SideCommit, SideFiles, SinkCommit, hash63, topic_hash};
+use crate::source::{Log, TopicIdentity};
 
 /// A streaming query between its micro-batches.
 pub(crate) struct StreamingQuery {
@@ -33,17 +34,21 @@ pub(crate) struct StreamingQuery {
     sink_spec: SinkSpec,
     sink: DeltaSink,
     topics: Vec<Topic>,
+    sides: Arc<SideTables>,
     session: QuerySession,
     logical: LogicalPlan,
     enforcer: Arc<ContractEnforcer>,
     /// The number of the last micro-batch that was planned.
     batch: i64,
+    /// The last retry of dead letters whose marks are known to be made.
+    retry: Option<i64>,
     last_start: Option<Stopwatch>,
 }
 
 /// A topic of a query.
 struct Topic {
-    table: Arc<TopicTable>,
+    /// The tables under which the query reads it: mostly one. The first one counts.
+    tables: Vec<Arc<TopicTable>>,
     identity: TopicIdentity,
     /// The next offset of each partition that is not planned yet.
     next: BTreeMap<i32, i64>,
@@ -51,34 +56,12 @@ struct Topic {
     schema: Option<i64>,
 }
 
-/// What one micro-batch takes from one topic.
-#[derive(Debug, Clone)]
-struct Share {
-    ranges: Vec<PartitionRange>,
-    /// Where every partition stands after this micro-batch.
-    next: BTreeMap<i32, i64>,
-    latest: BTreeMap<i32, i64>,
-    counts: Arc<RecordCounts>,
-}
-
-/// A micro-batch that is planned: what it reads is fixed.
-pub(crate) struct Planned {
-    batch: i64,
-    clock: DateTime<Utc>,
-    shares: Vec<Share>,
-    plan: Arc<dyn ExecutionPlan>,
-    lookups: Vec<(String, String)>,
-    lag: u64,
-    watch: Stopwatch,
-    since_last: f64,
-    durations: Durations,
-}
-
-/// A micro-batch that has run: its rows are in files that are still open.
-pub(crate) struct Ran {
-    planned: Planned,
-    writers: Vec<SinkWriter>,
-    produced: u64,
+/// What a commit contains besides positions.
+struct Content {
+    adds: Vec<Add>,
+    side: Vec<SideFiles>,
+    records: Records,
+    rows: Rows,
 }
 
 /// The ends that a bounded run stops at: topic -> partition -> offset.
@@ -93,7 +76,9 @@ impl StreamingQuery {
     pub(crate) async fn open(deps: Deps, pipeline: Arc<Pipeline>, spec: &QuerySpec) -> Result<Self> {
         let sink_spec = super::sink_of(&pipeline, spec)?.clone();
         let owner = Owner::new(&pipeline.name, &spec.name);
-        let mut sink = DeltaSink::open(&sink_spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
+        let mut sink = DeltaSink::open(&sink_spec, owner.clone(), &deps.storage, Arc::clone(&deps.clock)).await?;
+        let sides = Arc::new(side::of_query(&deps, &pipeline, spec, &sink_spec, owner));
+        sides.roll_forward(&sink).await?;
         sink.add_columns().await?;
         let parts = SessionParts::of_query(&pipeline, spec, true);
         let session = QuerySession::new(&deps, &pipeline, parts).await?;
@@ -102,9 +87,11 @@ impl StreamingQuery {
         let enforcer = ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?;
         let mut query = Self {
             batch: sink.version().map_or(0, |v| v as i64),
+            retry: sink.txn(&sink.owner().retry()),
             deps,
             sink_spec,
             sink,
+            sides,
             topics: Vec::new(),
             session,
             logical,
@@ -126,6 +113,10 @@ impl StreamingQuery {
         for table in self.session.topics() {
             let log = table.log(0)?;
             let topic = table.spec().topic.clone();
+            if let Some(known) = self.topics.iter_mut().find(|known| known.identity.topic == topic) {
+                known.tables.push(table);
+                continue;
+            }
             let identity = log.identity().await?;
             let mut next = self.sink.positions(&topic);
             if next.is_empty() {
@@ -136,7 +127,7 @@ impl StreamingQuery {
                 self.refuse_another_topic(&identity)?;
             }
             let schema = self.keep_descriptors(&table).await?;
-            self.topics.push(Topic { table, identity, next, schema });
+            self.topics.push(Topic { tables: vec![table], identity, next, schema });
         }
         if fresh { self.commit_positions().await } else { Ok(()) }
     }
@@ -144,14 +135,16 @@ impl StreamingQuery {
     /// The first commit carries no rows: it says where the query starts, so that `start` is resolved only once.
     async fn commit_positions(&mut self) -> Result<()> {
         let standing = |topic: &Topic| Share {
+            topic: topic.identity.topic.clone(),
             ranges: Vec::new(),
             next: topic.next.clone(),
             latest: topic.next.clone(),
             counts: Arc::default(),
         };
         let shares: Vec<Share> = self.topics.iter().map(standing).collect();
-        let counts = (Records::default(), Rows::default());
-        let commit = self.commit_of(self.batch, self.deps.clock.now(), &shares, &[], Vec::new(), counts);
+        let nothing =
+            Content { adds: Vec::new(), side: Vec::new(), records: Records::default(), rows: Rows::default() };
+        let commit = self.commit_of((self.batch, self.deps.clock.now()), &shares, &[], nothing);
         let committed = if self.sink.exists() {
             self.sink.commit(commit).await?
         } else {
@@ -219,7 +212,7 @@ impl StreamingQuery {
     pub(crate) async fn ends(&self) -> Result<Ends> {
         let mut ends = Ends::new();
         for topic in &self.topics {
-            let bounds = topic.table.log(0)?.bounds().await?;
+            let bounds = topic.log()?.bounds().await?;
             ends.insert(topic.identity.topic.clone(), bounds.iter().map(|b| (b.partition, b.high)).collect());
         }
         Ok(ends)
@@ -231,26 +224,7 @@ impl StreamingQuery {
     /// `Violated` for lost offsets, `Unavailable` when broker or store fail.
     pub(crate) async fn plan(&mut self, until: Option<&Ends>) -> Result<Option<Planned>> {
         let watch = Stopwatch::start();
-        let mut shares = Vec::with_capacity(self.topics.len());
-        let mut lag = 0;
-        for topic in &mut self.topics {
-            let bounds = topic.table.log(0)?.bounds().await?;
-            position::reconcile(&topic.identity.topic, &mut topic.next, &bounds)?;
-            let ends = until.and_then(|ends| ends.get(&topic.identity.topic));
-            let bounds = capped(bounds, ends);
-            let max_rows = topic.table.spec().max_rows.unwrap_or(self.pipeline.settings.max_rows);
-            let ranges = offsets::plan(&topic.next, &bounds, max_rows);
-            let mut next = topic.next.clone();
-            for range in &ranges {
-                next.insert(range.partition, range.to);
-            }
-            let latest: BTreeMap<i32, i64> = bounds.iter().map(|b| (b.partition, b.high)).collect();
-            lag += latest.iter().map(|(p, high)| (high - next.get(p).unwrap_or(high)).max(0) as u64).sum::<u64>();
-            shares.push(Share { ranges, next, latest, counts: Arc::default() });
-        }
-        if shares.iter().all(|share| share.ranges.is_empty()) {
-            return Ok(None);
-        }
+        let Some((shares, posts, lag)) = self.shares(until).await? else { return Ok(None) };
         let asked = watch.elapsed();
         let clock = self.deps.clock.now();
         self.session.refresh_lookups().await?;
@@ -258,11 +232,15 @@ impl StreamingQuery {
         let optimized = state.optimize(&self.logical)?;
         let wanted = selection::used_fields(&optimized)?;
         for (topic, share) in self.topics.iter().zip(&shares) {
-            topic.table.prepare(Slice {
-                ranges: share.ranges.clone(),
-                selection: wanted.clone(),
-                counts: Arc::clone(&share.counts),
-            });
+            let scans = selection::scans(&optimized, topic.tables.iter().map(|table| table.spec().name.as_str()))?;
+            for (index, table) in topic.tables.iter().enumerate() {
+                table.prepare(Slice {
+                    ranges: share.ranges.clone(),
+                    selection: wanted.clone(),
+                    is_shared: scans > 1,
+                    counts: if index == 0 { Arc::clone(&share.counts) } else { Arc::default() },
+                });
+            }
         }
         let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
         for (topic, share) in self.topics.iter_mut().zip(&shares) {
@@ -274,6 +252,7 @@ impl StreamingQuery {
             batch: self.batch,
             clock,
             shares,
+            posts,
             plan,
             lookups: self.session.lookup_versions(),
             lag,
@@ -287,6 +266,35 @@ impl StreamingQuery {
         }))
     }
 
+    /// What the next micro-batch takes of each topic, where the dead letters arrive, and how many records are left
+    /// then; `None` when there is nothing to read.
+    async fn shares(&mut self, until: Option<&Ends>) -> Result<Option<(Vec<Share>, Vec<Post>, u64)>> {
+        let (mut shares, mut posts, mut lag) = (Vec::new(), Vec::new(), 0);
+        for topic in &mut self.topics {
+            let bounds = topic.log()?.bounds().await?;
+            let name = &topic.identity.topic;
+            position::reconcile(name, &mut topic.next, &bounds)?;
+            let bounds = capped(bounds, until.and_then(|ends| ends.get(name)));
+            let spec = topic.tables[0].spec();
+            let max_rows = spec.max_rows.unwrap_or(self.pipeline.settings.max_rows);
+            let ranges = offsets::plan(&topic.next, &bounds, max_rows);
+            let mut next = topic.next.clone();
+            next.extend(ranges.iter().map(|range| (range.partition, range.to)));
+            let latest: BTreeMap<i32, i64> = bounds.iter().map(|b| (b.partition, b.high)).collect();
+            lag += latest.iter().map(|(p, high)| (high - next.get(p).unwrap_or(high)).max(0) as u64).sum::<u64>();
+            let mut counts = Arc::default();
+            if spec.on_decode_error == OnDecodeError::DeadLetter {
+                let planned = ranges.iter().map(|range| range.to.abs_diff(range.from)).sum();
+                let (posting, letters) = RecordCounts::posting(spec.dead_letter_limit, planned);
+                counts = Arc::new(posting);
+                posts.push(Post { topic: name.clone(), location: letter::location(spec, &self.sink_spec), letters });
+            }
+            shares.push(Share { topic: name.clone(), ranges, next, latest, counts });
+        }
+        let nothing = shares.iter().all(|share| share.ranges.is_empty());
+        Ok((!nothing).then_some((shares, posts, lag)))
+    }
+
     /// What a task needs to run a planned micro-batch while this query commits the one before.
     pub(crate) fn runner(&self, planned: &Planned) -> Runner {
         let partitions = planned.plan.output_partitioning().partition_count();
@@ -294,37 +302,52 @@ impl StreamingQuery {
             context: self.session.task_context(),
             enforcer: Arc::clone(&self.enforcer),
             writers: (0..partitions).map(|_| self.sink.writer()).collect(),
-            name: format!("query {}", self.sink_spec.name),
+            sides: Arc::clone(&self.sides),
+            owner: self.sink.owner().clone(),
         }
     }
 
-    /// Closes the files of a micro-batch and commits it.
+    /// Closes the files of a micro-batch and commits it, then its side tables.
     ///
     /// # Errors
     /// `Fenced` when another instance has moved on, `Unavailable` when the store fails.
     pub(crate) async fn commit(&mut self, ran: Ran) -> Result<Progress> {
-        let Ran { mut planned, writers, produced } = ran;
+        let Ran { mut planned, writers, produced, side } = ran;
+        let within = |e: Error| e.within(format!("query {}", self.sink_spec.name));
         let watch = Stopwatch::start();
         let adds = close(writers).await?;
         planned.durations.close_files = millis(watch.elapsed());
-        let mut records = Records::default();
-        for share in &planned.shares {
-            let totals = share.counts.totals();
-            records.read += totals.read;
-            records.decoded += totals.decoded;
-            records.dead += totals.dead;
-            records.null += totals.null;
-        }
+        let records = Share::records(&planned.shares);
         let rows = Rows { produced, written: crate::sink::rows_of(&adds)?, quarantined: 0, dropped: 0 };
-        check_conservation(records, rows).map_err(|e| e.within(format!("query {}", self.sink_spec.name)))?;
+        check_conservation(records, rows).map_err(within)?;
+        let letters = side.iter().map(|files| crate::sink::rows_of(&files.add)).sum::<Result<u64>>()?;
+        check_letters(records, letters).map_err(within)?;
         let watch = Stopwatch::start();
-        let (batch, clock) = (planned.batch, planned.clock);
-        let commit = self.commit_of(batch, clock, &planned.shares, &planned.lookups, adds, (records, rows));
+        let content = Content { adds, side: side.clone(), records, rows };
+        let commit = self.commit_of((planned.batch, planned.clock), &planned.shares, &planned.lookups, content);
+        let owed = (!side.is_empty()).then(|| SideCommit {
+            marker: self.sink.owner().side(),
+            number: planned.batch,
+            attempt: commit.attempt,
+            side,
+            positions: crate::sink::positions(self.sink.owner(), &commit.txns),
+        });
         let version = self.sink.commit(commit).await?.version as i64;
         planned.durations.wal_commit = millis(watch.elapsed());
+        if let Some(owed) = owed {
+            let watch = Stopwatch::start();
+            self.sides.settle(&owed).await?;
+            planned.durations.side_commit = millis(watch.elapsed());
+        }
+        let retry = self.sink.txn(&self.sink.owner().retry());
+        if retry != self.retry {
+            // A retry came in between; it may have ended before it made its marks.
+            self.sides.roll_forward(&self.sink).await?;
+            self.retry = retry;
+        }
         planned.durations.trigger_execution = millis(planned.watch.elapsed());
         for (topic, share) in self.topics.iter().zip(&planned.shares) {
-            topic.table.log(0)?.mirror(&share.next);
+            topic.log()?.mirror(&share.next);
         }
         let progress = self.progress(&planned, version, records, rows);
         self.deps.observer.progress(&progress);
@@ -333,18 +356,18 @@ impl StreamingQuery {
 
     fn progress(&self, planned: &Planned, version: i64, records: Records, rows: Rows) -> Progress {
         let seconds = (planned.durations.trigger_execution / 1000.0).max(1e-6);
-        let sources = self
-            .topics
-            .iter()
-            .zip(&planned.shares)
-            .map(|(topic, share)| SourceProgress {
-                description: format!("kafka://{}/{}", topic.table.spec().brokers, topic.identity.topic),
-                start_offset: topic_offsets(topic, share.ranges.iter().map(|r| (r.partition, r.from)).collect()),
-                end_offset: topic_offsets(topic, share.next.clone()),
-                latest_offset: topic_offsets(topic, share.latest.clone()),
+        let sources = self.topics.iter().zip(&planned.shares).map(|(topic, share)| {
+            let spec = topic.tables[0].spec();
+            let of = |offsets| TopicOffsets::from([(spec.topic.clone(), offsets)]);
+            SourceProgress {
+                description: format!("kafka://{}/{}", spec.brokers, spec.topic),
+                start_offset: of(share.ranges.iter().map(|r| (r.partition, r.from)).collect()),
+                end_offset: of(share.next.clone()),
+                latest_offset: of(share.latest.clone()),
                 num_input_rows: share.counts.totals().read,
-            })
-            .collect();
+            }
+        });
+        let since_last = Some(planned.since_last).filter(|seconds| *seconds > 0.0);
         Progress {
             name: self.sink_spec.name.clone(),
             pipeline: self.pipeline.name.clone(),
@@ -352,30 +375,25 @@ impl StreamingQuery {
             batch_id: planned.batch,
             version,
             num_input_rows: records.read,
-            input_rows_per_second: if planned.since_last > 0.0 {
-                records.read as f64 / planned.since_last
-            } else {
-                0.0
-            },
+            input_rows_per_second: since_last.map_or(0.0, |seconds| records.read as f64 / seconds),
             processed_rows_per_second: records.read as f64 / seconds,
             duration_ms: planned.durations,
             lag: planned.lag,
             records,
             rows,
-            sources,
+            sources: sources.collect(),
             sink: SinkProgress { description: self.sink_spec.location.clone(), num_output_rows: rows.written },
         }
     }
 
     fn commit_of(
         &self,
-        batch: i64,
-        clock: DateTime<Utc>,
+        (batch, clock): (i64, DateTime<Utc>),
         shares: &[Share],
         lookups: &[(String, String)],
-        adds: Vec<Add>,
-        (records, rows): (Records, Rows),
+        content: Content,
     ) -> SinkCommit {
+        let Content { adds, side, records, rows } = content;
         let owner = self.sink.owner();
         let mut txns = Vec::new();
         let mut sources = Vec::new();
@@ -391,34 +409,31 @@ impl StreamingQuery {
                 })
             }));
         }
-        let info =
-            CommitInfo { batch: Some(batch), clock, sources, lookups, models: self.session.models(), records, rows };
+        txns.extend(owner.side_marker(batch, !side.is_empty(), self.sink.txn(&owner.side())));
+        let models = self.session.models();
+        let info = CommitInfo { batch: Some(batch), clock, sources, lookups, models, side, records, rows };
         let info = info.of(&self.pipeline, &self.sink_spec.name);
         SinkCommit { adds, txns, attempt: self.deps.clock.new_id(), info }
     }
 }
 
-/// Runs a planned micro-batch up to its open files; holds nothing that the next one changes.
-pub(crate) struct Runner {
-    context: Arc<TaskContext>,
-    enforcer: Arc<ContractEnforcer>,
-    writers: Vec<SinkWriter>,
-    name: String,
+impl Topic {
+    /// The reader that tells bounds and identity.
+    fn log(&self) -> Result<Arc<dyn Log>> {
+        self.tables[0].log(0)
+    }
 }
 
-impl Runner {
-    /// Reads, decodes, runs, checks and writes.
-    ///
-    /// # Errors
-    /// `Violated` for a record or row that is not as promised, `Unavailable` when broker or store fail.
-    pub(crate) async fn run(self, mut planned: Planned) -> Result<Ran> {
-        let watch = Stopwatch::start();
-        let (writers, produced) = write_all(&planned.plan, &self.context, &self.enforcer, self.writers)
-            .await
-            .map_err(|e| e.within(&self.name))?;
-        planned.durations.add_batch = millis(watch.elapsed());
-        Ok(Ran { planned, writers, produced })
+/// Every dead record has its row among the files of dead letters.
+fn check_letters(records: Records, letters: u64) -> Result<()> {
+    if letters == records.dead {
+        return Ok(());
     }
+    Err(Error::unavailable(format!(
+        "dead letters are unaccounted for: {} records are dead and {letters} were written; nothing was committed, run \
+         again and report this",
+        records.dead
+    )))
 }
 
 /// Ends a bounded run at the offsets that were the end when it started.
@@ -429,10 +444,6 @@ fn capped(mut bounds: Vec<PartitionBounds>, ends: Option<&BTreeMap<i32, i64>>) -
         }
     }
     bounds
-}
-
-fn topic_offsets(topic: &Topic, offsets: BTreeMap<i32, i64>) -> TopicOffsets {
-    TopicOffsets::from([(topic.identity.topic.clone(), offsets)])
 }
 
 fn millis(duration: std::time::Duration) -> f64 {

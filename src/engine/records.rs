@@ -10,11 +10,17 @@ use arrow::array::{
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Fields, SchemaRef};
 
-use crate::decode::{Decoder, Selection};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::decode::{DecodeFault, Decoder, Reason, Selection};
 use crate::error::{Error, Result};
 use crate::observe::Records;
-use crate::pipeline::{META_COLUMNS, NullValue, SourceSpec, ValueFormat};
+use crate::pipeline::{DEAD_LETTERS_FREE, META_COLUMNS, NullValue, OnDecodeError, SourceSpec, ValueFormat};
 use crate::source::{Headers, Payloads, RawBatch, Wanted};
+
+/// Posts of dead letters that wait for their writer at most; each is of one raw batch.
+const POSTS: usize = 2;
 
 /// What became of the records of one micro-batch, counted by all the streams that decode it.
 #[derive(Debug, Default)]
@@ -22,18 +28,104 @@ pub(crate) struct RecordCounts {
     read: AtomicU64,
     decoded: AtomicU64,
     null: AtomicU64,
+    dead: AtomicU64,
+    /// The first dead letter, for the message when there are too many.
+    first: Mutex<Option<String>>,
+    limit: Option<DeadLetterLimit>,
+    /// Where dead letters go until the micro-batch has been read; without it they are only counted.
+    post: Mutex<Option<mpsc::Sender<Letters>>>,
+}
+
+/// How many dead letters are too many: a whole topic has gone bad, or the message is another one.
+#[derive(Debug, Clone, Copy)]
+struct DeadLetterLimit {
+    /// Of the records that are read, 0 to 1.
+    share: f64,
+    /// Records that the micro-batch reads at most.
+    planned: u64,
 }
 
 impl RecordCounts {
+    /// Counts of a topic's micro-batch of at most `planned` records, of which `share` may be dead, and where its dead
+    /// letters arrive.
+    pub(crate) fn posting(share: f64, planned: u64) -> (Self, mpsc::Receiver<Letters>) {
+        let (post, letters) = mpsc::channel(POSTS);
+        let limit = DeadLetterLimit { share, planned };
+        (Self { limit: Some(limit), post: Mutex::new(Some(post)), ..Self::default() }, letters)
+    }
+
     /// The counts so far.
     pub(crate) fn totals(&self) -> Records {
-        Records {
-            read: self.read.load(Ordering::Relaxed),
-            decoded: self.decoded.load(Ordering::Relaxed),
-            dead: 0,
-            null: self.null.load(Ordering::Relaxed),
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Records { read: of(&self.read), decoded: of(&self.decoded), dead: of(&self.dead), null: of(&self.null) }
+    }
+
+    /// Hands dead letters to their writer; waits while it is behind.
+    ///
+    /// # Errors
+    /// `Violated` when there are too many already; `Unavailable` when the writer has ended.
+    pub(crate) async fn post(&self, topic: &str, letters: Letters) -> Result<()> {
+        if let Some(fault) = letters.faults.first() {
+            self.first.lock().get_or_insert_with(|| {
+                format!("partition {}, offset {}: {fault}", letters.raw.partition, letters.raw.offsets[0])
+            });
+        }
+        if let Some(limit) = self.limit {
+            self.check_share(topic, limit.share, limit.planned)?;
+        }
+        let post = self.post.lock().clone();
+        let Some(post) = post else { return Ok(()) };
+        post.send(letters).await.map_err(|_| {
+            Error::unavailable(format!("topic {topic}: its dead letters can no longer be written; run again"))
+        })
+    }
+
+    /// Ends the writer of dead letters: everything was read.
+    pub(crate) fn close(&self) {
+        self.post.lock().take();
+    }
+
+    /// Whether the share of dead letters is bearable, now that everything was read.
+    ///
+    /// # Errors
+    /// `Violated`, naming the first one.
+    pub(crate) fn check_limit(&self, topic: &str) -> Result<()> {
+        match self.limit {
+            Some(limit) => self.check_share(topic, limit.share, self.totals().read),
+            None => Ok(()),
         }
     }
+
+    fn check_share(&self, topic: &str, share: f64, of: u64) -> Result<()> {
+        let dead = self.totals().dead;
+        if of <= DEAD_LETTERS_FREE || dead as f64 <= share * of as f64 {
+            return Ok(());
+        }
+        let first = self.first.lock().clone().unwrap_or_default();
+        Err(Error::violated(format!(
+            "topic {topic}: {dead} of {of} records of a micro-batch cannot be decoded, and dead_letter_limit is {}%; \
+             the first: {first}. Nothing of this micro-batch was committed. Mend the producer, `value.message` or the \
+             .proto, or raise `dead_letter_limit`, then run again",
+            share * 100.0
+        )))
+    }
+}
+
+/// Records of one partition that could not be decoded, each with what is wrong with it.
+#[derive(Debug)]
+pub(crate) struct Letters {
+    /// The records, keys and headers too.
+    pub(crate) raw: RawBatch,
+    /// What is wrong, record by record.
+    pub(crate) faults: Vec<DecodeFault>,
+}
+
+/// A raw batch, decoded.
+pub(crate) struct Decoded {
+    /// The rows of the records that could be decoded.
+    pub(crate) rows: RecordBatch,
+    /// The records that could not.
+    pub(crate) letters: Option<Letters>,
 }
 
 /// Where a column of the scan comes from.
@@ -56,17 +148,20 @@ enum Column {
 pub(crate) struct RecordDecoder {
     topic: String,
     on_null_value: NullValue,
+    on_decode_error: OnDecodeError,
+    max_record_bytes: usize,
     columns: Vec<Column>,
     schema: SchemaRef,
     decoder: Option<Decoder>,
 }
 
 impl RecordDecoder {
-    /// A decoder for these columns (indices into `spec.schema`), of nested messages only what `selection` names.
+    /// A decoder for these columns (indices into `spec.schema`), of nested messages only what `selection` names. With
+    /// `is_shared` it also decodes, and holds records to, the other fields that `selection` names.
     ///
     /// # Errors
     /// `Invalid` when a column has no decoder; the pipeline's check has refused that before.
-    pub(crate) fn new(spec: &SourceSpec, projection: &[usize], selection: &Selection) -> Result<Self> {
+    pub(crate) fn new(spec: &SourceSpec, projection: &[usize], selection: &Selection, is_shared: bool) -> Result<Self> {
         let schema = Arc::new(spec.schema.project(projection).map_err(|e| Error::invalid(e.to_string()))?);
         let mut fields = Vec::new();
         let mut columns = Vec::new();
@@ -86,6 +181,12 @@ impl RecordDecoder {
                 (Some(_), _) => Column::Headers,
             });
         }
+        if is_shared {
+            let others = spec.schema.fields().iter().take(meta).enumerate();
+            let others =
+                others.filter(|(index, field)| !projection.contains(index) && selection.field(field.name()).is_some());
+            fields.extend(others.map(|(_, field)| field.name().as_str()));
+        }
         let decoder = match &spec.format {
             ValueFormat::Raw => None,
             ValueFormat::Protobuf { message, .. } => Some(match spec.on_null_value {
@@ -93,24 +194,43 @@ impl RecordDecoder {
                 NullValue::Row => Decoder::with_nullable_rows(message, &fields, selection)?,
             }),
         };
-        Ok(Self { topic: spec.topic.clone(), on_null_value: spec.on_null_value, columns, schema, decoder })
+        Ok(Self {
+            topic: spec.topic.clone(),
+            on_null_value: spec.on_null_value,
+            on_decode_error: spec.on_decode_error,
+            max_record_bytes: usize::try_from(spec.max_record_bytes).unwrap_or(usize::MAX),
+            columns,
+            schema,
+            decoder,
+        })
     }
 
     /// What the reader has to copy besides values.
     pub(crate) fn wanted(&self) -> Wanted {
-        Wanted { key: self.columns.contains(&Column::Key), headers: self.columns.contains(&Column::Headers) }
+        // A dead letter is kept with its key and its headers.
+        let whole = self.decoder.is_some() && self.on_decode_error == OnDecodeError::DeadLetter;
+        Wanted {
+            key: whole || self.columns.contains(&Column::Key),
+            headers: whole || self.columns.contains(&Column::Headers),
+        }
     }
 
-    /// The rows of `raw`, counted in `counts`.
+    /// The rows of `raw` and its dead letters, counted in `counts`.
     ///
     /// # Errors
-    /// `Violated` for a record that cannot be decoded, naming topic, partition, offset and field.
-    pub(crate) fn rows(&mut self, raw: &RawBatch, counts: &RecordCounts) -> Result<RecordBatch> {
-        let kept = self.values(raw)?;
-        let nulls = raw.values.nulls.len() as u64;
+    /// With `on_decode_error = 'fail'`, `Violated` for a record that cannot be decoded, naming topic, partition, offset
+    /// and field.
+    pub(crate) fn decode(&mut self, raw: &RawBatch, counts: &RecordCounts) -> Result<Decoded> {
+        let Values { kept, letters } = self.values(raw)?;
+        let (nulls, dead) = (raw.values.nulls.len() as u64, letters.as_ref().map_or(0, |l| l.faults.len() as u64));
         counts.read.fetch_add(raw.len() as u64, Ordering::Relaxed);
         counts.null.fetch_add(nulls, Ordering::Relaxed);
-        counts.decoded.fetch_add(raw.len() as u64 - nulls, Ordering::Relaxed);
+        counts.dead.fetch_add(dead, Ordering::Relaxed);
+        counts.decoded.fetch_add(raw.len() as u64 - nulls - dead, Ordering::Relaxed);
+        Ok(Decoded { rows: self.rows(raw, kept)?, letters })
+    }
+
+    fn rows(&mut self, raw: &RawBatch, kept: Option<Vec<u32>>) -> Result<RecordBatch> {
         let rows = kept.as_ref().map_or(raw.len(), Vec::len);
         let values = match &mut self.decoder {
             Some(decoder) => Some(decoder.finish()?),
@@ -150,39 +270,66 @@ impl RecordDecoder {
             .map_err(|e| Error::unavailable(format!("topic {}: columns do not fit together: {e}", self.topic)))
     }
 
-    /// Decodes the values; the records that become rows, `None` when all do.
-    fn values(&mut self, raw: &RawBatch) -> Result<Option<Vec<u32>>> {
+    /// Decodes the values.
+    fn values(&mut self, raw: &RawBatch) -> Result<Values> {
         let skip = self.on_null_value == NullValue::Skip;
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(Values { kept: kept(raw, skip, &[]), letters: None });
+        };
         let mut nulls = raw.values.nulls.iter().copied().peekable();
-        if let Some(decoder) = &mut self.decoder {
-            for row in 0..raw.len() {
-                if nulls.next_if_eq(&(row as u32)).is_some() {
-                    if !skip {
-                        decoder.push_null();
-                    }
-                    continue;
+        let mut dead = Vec::new();
+        let mut faults = Vec::new();
+        for row in 0..raw.len() {
+            if nulls.next_if_eq(&(row as u32)).is_some() {
+                if !skip {
+                    decoder.push_null();
                 }
-                if let Err(fault) = decoder.push(raw.values.value(row)) {
-                    // The rows before it must not turn up in the decoder's next batch.
-                    drop(decoder.finish());
-                    return Err(Error::violated(format!(
-                        "topic {}, partition {}, offset {}: the record cannot be decoded: {fault}; nothing of this \
-                         micro-batch was committed. Mend the producer or the .proto, then run again",
-                        self.topic, raw.partition, raw.offsets[row]
-                    )));
-                }
+                continue;
             }
+            let value = raw.values.value(row);
+            let pushed = match value.len() > self.max_record_bytes {
+                true => Err(DecodeFault { reason: Reason::Oversized, position: 0, field: String::new() }),
+                false => decoder.push(value),
+            };
+            let Err(fault) = pushed else { continue };
+            if self.on_decode_error == OnDecodeError::Fail {
+                // The rows before it must not turn up in the decoder's next batch.
+                drop(decoder.finish());
+                return Err(Error::violated(format!(
+                    "topic {}, partition {}, offset {}: the record cannot be decoded: {fault}; nothing of this \
+                     micro-batch was committed. Mend the producer or the .proto, or set 'on_decode_error' \
+                     'dead_letter', then run again",
+                    self.topic, raw.partition, raw.offsets[row]
+                )));
+            }
+            dead.push(row as u32);
+            faults.push(fault);
         }
-        if !skip || raw.values.nulls.is_empty() {
-            return Ok(None);
-        }
-        let mut nulls = raw.values.nulls.iter().copied().peekable();
-        Ok(Some((0..raw.len() as u32).filter(|row| nulls.next_if_eq(row).is_none()).collect()))
+        let letters = (!dead.is_empty()).then(|| Letters { raw: raw.only(&dead), faults });
+        Ok(Values { kept: kept(raw, skip, &dead), letters })
     }
 }
 
+/// What became of a raw batch's values.
+struct Values {
+    /// The records that become rows; `None` when all do.
+    kept: Option<Vec<u32>>,
+    letters: Option<Letters>,
+}
+
+/// The records that become rows: not the `dead` ones, and not those without a value when they are skipped.
+fn kept(raw: &RawBatch, skip_nulls: bool, dead: &[u32]) -> Option<Vec<u32>> {
+    let nulls: &[u32] = if skip_nulls { &raw.values.nulls } else { &[] };
+    if nulls.is_empty() && dead.is_empty() {
+        return None;
+    }
+    let (mut nulls, mut dead) = (nulls.iter().peekable(), dead.iter().peekable());
+    let stays = |row: &u32| nulls.next_if_eq(&row).is_none() & dead.next_if_eq(&row).is_none();
+    Some((0..raw.len() as u32).filter(stays).collect())
+}
+
 /// A binary column over an arena, which is copied once.
-fn binary(payloads: &Payloads) -> BinaryArray {
+pub(crate) fn binary(payloads: &Payloads) -> BinaryArray {
     if payloads.is_empty() {
         return BinaryArray::new_null(0);
     }
@@ -198,14 +345,14 @@ fn binary(payloads: &Payloads) -> BinaryArray {
 }
 
 /// Kafka's milliseconds as microseconds; -1 is "none".
-fn timestamps(millis: &[i64]) -> TimestampMicrosecondArray {
+pub(crate) fn timestamps(millis: &[i64]) -> TimestampMicrosecondArray {
     let array: TimestampMicrosecondArray =
         millis.iter().map(|&ms| (ms >= 0).then(|| ms.saturating_mul(1000))).collect();
     array.with_timezone("UTC")
 }
 
 /// The headers as a list of key and value, of the type that the topic's table declares.
-fn headers(records: &[Headers], rows: usize, data_type: &DataType) -> Result<ArrayRef> {
+pub(crate) fn headers(records: &[Headers], rows: usize, data_type: &DataType) -> Result<ArrayRef> {
     let (DataType::List(item), Some(fields)) = (data_type, header_fields(data_type)) else {
         return Err(Error::invalid(format!("headers are a list of key and value, not {data_type}")));
     };

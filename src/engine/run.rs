@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::query::{Ends, Planned, Ran, StreamingQuery};
+use super::query::{Ends, StreamingQuery};
+use super::runner::{Planned, Ran};
 use super::{Deps, Stop, batch, checks};
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};

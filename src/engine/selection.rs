@@ -32,6 +32,22 @@ pub(crate) fn used_fields(plan: &LogicalPlan) -> Result<Selection> {
     Ok(uses.0)
 }
 
+/// How often the plan reads tables of these names.
+///
+/// # Errors
+/// None of its own: what the walk over the plan returns.
+pub(crate) fn scans<'a>(plan: &LogicalPlan, tables: impl Iterator<Item = &'a str>) -> Result<usize> {
+    let tables: Vec<&str> = tables.collect();
+    let mut count = 0;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            count += usize::from(tables.contains(&scan.table_name.table()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(count)
+}
+
 /// The fields at these paths, with all that they contain.
 struct Uses(Selection);
 

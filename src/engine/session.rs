@@ -192,7 +192,7 @@ impl QuerySession {
     }
 }
 
-fn runtime(memory_limit: u64) -> Result<Arc<RuntimeEnv>> {
+pub(crate) fn runtime(memory_limit: u64) -> Result<Arc<RuntimeEnv>> {
     let pool = FairSpillPool::new(usize::try_from(memory_limit).unwrap_or(usize::MAX));
     Ok(RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?)
 }
@@ -202,7 +202,7 @@ fn load_model(spec: &ModelSpec) -> Result<Arc<dyn Model>> {
 }
 
 /// A session's options: those of the file's `SET`s over ours.
-fn config(pipeline: &Pipeline) -> Result<SessionConfig> {
+pub(crate) fn config(pipeline: &Pipeline) -> Result<SessionConfig> {
     let mut config = SessionConfig::new();
     for (key, value) in &pipeline.session {
         config.options_mut().set(key, value)?;

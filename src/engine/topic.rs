@@ -30,12 +30,14 @@ use crate::pipeline::SourceSpec;
 use crate::source::{Log, RawStream};
 
 /// What the next plan over a topic shall read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Slice {
     /// The ranges.
     pub(crate) ranges: Vec<PartitionRange>,
     /// The wanted fields, also inside nested messages.
     pub(crate) selection: Selection,
+    /// Several scans read the topic: each decodes what any of them wants, so that all find the same dead letters.
+    pub(crate) is_shared: bool,
     /// Counts what the first scan of the topic reads.
     pub(crate) counts: Arc<RecordCounts>,
 }
@@ -57,7 +59,15 @@ struct TopicState {
     scans: usize,
     /// One reader for each scan of a plan; they live as long as the table, so that ranges follow on from each other.
     logs: Vec<Arc<dyn Log>>,
-    pools: VecDeque<(Vec<usize>, Selection, Arc<DecoderPool>)>,
+    pools: VecDeque<(Decoding, Arc<DecoderPool>)>,
+}
+
+/// What a decoder was made for.
+#[derive(Debug, Clone, PartialEq)]
+struct Decoding {
+    projection: Vec<usize>,
+    selection: Selection,
+    is_shared: bool,
 }
 
 /// Decoders that wait for their next micro-batch, with their buffers.
@@ -104,16 +114,16 @@ impl TopicTable {
         Ok(Arc::clone(&state.logs[index]))
     }
 
-    fn pool(&self, projection: &[usize], selection: &Selection) -> Arc<DecoderPool> {
+    fn pool(&self, decoding: Decoding) -> Arc<DecoderPool> {
         let mut state = self.state.lock();
-        if let Some((_, _, pool)) = state.pools.iter().find(|(p, s, _)| p == projection && s == selection) {
+        if let Some((_, pool)) = state.pools.iter().find(|(known, _)| *known == decoding) {
             return Arc::clone(pool);
         }
         if state.pools.len() == KEPT_POOLS {
             state.pools.pop_front();
         }
         let pool = Arc::new(DecoderPool::default());
-        state.pools.push_back((projection.to_vec(), selection.clone(), Arc::clone(&pool)));
+        state.pools.push_back((decoding, Arc::clone(&pool)));
         pool
     }
 }
@@ -144,12 +154,15 @@ impl TableProvider for TopicTable {
             (slice, state.scans - 1)
         };
         let connected = self.open.is_some() && slice.is_some();
-        let slice =
-            slice.unwrap_or_else(|| Slice { ranges: Vec::new(), selection: Selection::all(), counts: Arc::default() });
+        let slice = slice.unwrap_or_default();
         let log = if connected { Some(self.log(index)?) } else { None };
         // Only the first scan counts: a second branch over the same topic reads the same records again.
         let counts = if index == 0 { Arc::clone(&slice.counts) } else { Arc::default() };
-        let pool = self.pool(&projection, &slice.selection);
+        let pool = self.pool(Decoding {
+            projection: projection.clone(),
+            selection: slice.selection.clone(),
+            is_shared: slice.is_shared,
+        });
         let schema = Arc::new(self.spec.schema.project(&projection)?);
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
@@ -262,9 +275,10 @@ impl ExecutionPlan for TopicScanExec {
         let waiting = self.pool.0.lock().pop();
         let decoder = match waiting {
             Some(decoder) => decoder,
-            None => RecordDecoder::new(&self.spec, &self.projection, &self.slice.selection)?,
+            None => RecordDecoder::new(&self.spec, &self.projection, &self.slice.selection, self.slice.is_shared)?,
         };
         let reader = PartitionReader {
+            topic: self.spec.topic.clone(),
             log,
             ranges: self.slice.ranges.clone(),
             stream: Arc::clone(&self.stream),
@@ -282,6 +296,7 @@ impl ExecutionPlan for TopicScanExec {
 
 /// One output partition of a scan.
 struct PartitionReader {
+    topic: String,
     log: Arc<dyn Log>,
     ranges: Vec<PartitionRange>,
     stream: Arc<tokio::sync::Mutex<Reading>>,
@@ -312,8 +327,14 @@ impl PartitionReader {
                     _ => return Ok(None),
                 }
             };
-            let _timer = self.metrics.elapsed_compute().timer();
-            let rows = decoder.rows(&raw, &self.counts)?;
+            let decoded = {
+                let _timer = self.metrics.elapsed_compute().timer();
+                decoder.decode(&raw, &self.counts)?
+            };
+            if let Some(letters) = decoded.letters {
+                self.counts.post(&self.topic, letters).await?;
+            }
+            let rows = decoded.rows;
             if rows.num_rows() > 0 {
                 self.metrics.record_output(rows.num_rows());
                 return Ok(Some(rows));
@@ -347,6 +368,6 @@ pub(crate) async fn prepare_whole(table: &TopicTable) -> Result<()> {
         })
         .filter(|range| range.from < range.to)
         .collect();
-    table.prepare(Slice { ranges, selection: Selection::all(), counts: Arc::default() });
+    table.prepare(Slice { ranges, ..Slice::default() });
     Ok(())
 }

@@ -40,8 +40,8 @@ use datafusion::sql::sqlparser::ast::{CreateView, Query};
 pub use fault::{Fault, Faults, Severity};
 pub use secret::Environment;
 pub use spec::{
-    CheckSpec, LookupFormat, LookupSpec, META_COLUMNS, ModelSpec, NullValue, QueryKind, QuerySpec, Settings, SinkMode,
-    SinkSpec, SourceSpec, ValueFormat,
+    CheckSpec, DEAD_LETTERS_FREE, LookupFormat, LookupSpec, META_COLUMNS, ModelSpec, NullValue, OnDecodeError,
+    QueryKind, QuerySpec, Settings, SinkMode, SinkSpec, SourceSpec, ValueFormat,
 };
 pub use topic::meta_fields;
 

@@ -212,10 +212,14 @@ impl<'r, 'a, 'l> Rules<'r, 'a, 'l> {
         let specs: Vec<_> = self.loader.sources.iter().filter(|s| sources.contains(&s.name)).collect();
         for (i, a) in specs.iter().enumerate() {
             for b in specs.iter().skip(i + 1).filter(|b| b.topic == a.topic) {
-                let what = match (a.brokers == b.brokers, a.start == b.start) {
-                    (false, _) => "brokers",
-                    (_, false) => "`start`",
-                    _ => continue,
+                let what = if a.brokers != b.brokers {
+                    "brokers"
+                } else if a.start != b.start {
+                    "`start`"
+                } else if !a.format.is_same(&b.format) {
+                    "messages"
+                } else {
+                    continue;
                 };
                 let message = format!(
                     "`{}` and `{}` are the same topic with different {what}: one query has one position",

@@ -31,6 +31,14 @@ pub struct SourceSpec {
     pub max_rows: Option<u64>,
     /// What a record without a value becomes.
     pub on_null_value: NullValue,
+    /// What becomes of a record that cannot be decoded.
+    pub on_decode_error: OnDecodeError,
+    /// Where dead letters go (absolute, or a URL); `None`: beside the sink of the query.
+    pub dead_letters: Option<String>,
+    /// The share of a micro-batch that may be dead, 0 to 1; looked at above [`DEAD_LETTERS_FREE`] records.
+    pub dead_letter_limit: f64,
+    /// A value of more bytes is a dead letter.
+    pub max_record_bytes: u64,
     /// `kafka.*`: librdkafka properties, without the prefix. May hold secrets: never printed.
     pub kafka: BTreeMap<String, String>,
     /// All columns: the message's fields, then [`META_COLUMNS`].
@@ -47,6 +55,7 @@ impl fmt::Debug for SourceSpec {
             .field("start", &self.start)
             .field("max_rows", &self.max_rows)
             .field("on_null_value", &self.on_null_value)
+            .field("on_decode_error", &self.on_decode_error)
             .field("kafka", &self.kafka.keys())
             .finish_non_exhaustive()
     }
@@ -69,6 +78,32 @@ pub enum ValueFormat {
     /// One column `value VARBINARY`.
     Raw,
 }
+
+impl ValueFormat {
+    /// Whether two tables read a record alike.
+    pub fn is_same(&self, other: &ValueFormat) -> bool {
+        match (self, other) {
+            (ValueFormat::Raw, ValueFormat::Raw) => true,
+            (
+                ValueFormat::Protobuf { descriptors: a, message: m },
+                ValueFormat::Protobuf { descriptors: b, message: n },
+            ) => a.sha256() == b.sha256() && m.full_name() == n.full_name(),
+            _ => false,
+        }
+    }
+}
+
+/// What becomes of a record that cannot be decoded: the option `on_decode_error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDecodeError {
+    /// It is written to the table of dead letters, and the others go on.
+    DeadLetter,
+    /// The run ends.
+    Fail,
+}
+
+/// A micro-batch of so many records may consist of dead letters alone.
+pub const DEAD_LETTERS_FREE: u64 = 100;
 
 /// What a tombstone becomes: the option `on_null_value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

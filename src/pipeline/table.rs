@@ -294,7 +294,7 @@ impl Loader<'_> {
     }
 
     /// A path with the root applied, or a URL as it is.
-    fn locate(&self, location: &str) -> String {
+    pub(super) fn locate(&self, location: &str) -> String {
         match location.contains("://") {
             true => location.to_string(),
             false => self.environment.resolve(location).to_string_lossy().into_owned(),

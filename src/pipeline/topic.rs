@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use super::fault::Fault;
 use super::loader::{Loader, TableStatement};
 use super::options::word;
-use super::spec::{META_COLUMNS, NullValue, SourceSpec, ValueFormat};
+use super::spec::{META_COLUMNS, NullValue, OnDecodeError, SourceSpec, ValueFormat};
 use super::suggest;
 use super::text::{Place, SourceText};
 use super::units;
@@ -17,7 +17,7 @@ use crate::offsets::Start;
 use crate::schema::{self, Descriptors, ProtoFault, ProtoFaultKind};
 
 /// The options that a topic has now.
-const OPTIONS: [&str; 11] = [
+const OPTIONS: [&str; 14] = [
     "value.proto",
     "value.message",
     "value.descriptor",
@@ -27,12 +27,19 @@ const OPTIONS: [&str; 11] = [
     "start",
     "max_rows",
     "on_decode_error",
+    "dead_letters",
+    "dead_letter_limit",
+    "max_record_bytes",
     "on_data_loss",
     "on_null_value",
 ];
+/// When a whole topic has gone bad.
+const DEAD_LETTER_LIMIT: f64 = 0.1;
+/// No decoder is fed more than this.
+const MAX_RECORD_BYTES: u64 = 16_000_000;
 
 /// The options that come later.
-const LATER: [&str; 4] = ["schema.registry.url", "dead_letters", "watermark.column", "watermark.delay"];
+const LATER: [&str; 3] = ["schema.registry.url", "watermark.column", "watermark.delay"];
 
 /// The columns that every topic has after its message's fields.
 pub fn meta_fields() -> Vec<Field> {
@@ -64,7 +71,11 @@ impl Loader<'_> {
         let options = &mut table.options;
         let faults = &mut self.faults;
         options.take("value.framing", faults, |v| word("none", &["confluent"], v));
-        options.take("on_decode_error", faults, |v| word("fail", &["dead_letter"], v));
+        let on_error = [("dead_letter", OnDecodeError::DeadLetter), ("fail", OnDecodeError::Fail)];
+        let on_decode_error = options.take("on_decode_error", faults, |v| units::one_of(v, &on_error));
+        let dead_letters = options.text("dead_letters").and_then(|(location, _)| location);
+        let dead_letter_limit = options.take("dead_letter_limit", faults, units::share);
+        let max_record_bytes = options.take("max_record_bytes", faults, units::bytes);
         options.take("on_data_loss", faults, |v| word("fail", &["skip"], v));
         let on_null = [("skip", NullValue::Skip), ("row", NullValue::Row)];
         let on_null_value = options.take("on_null_value", faults, |v| units::one_of(v, &on_null));
@@ -86,6 +97,10 @@ impl Loader<'_> {
             start: start.unwrap_or(Start::Earliest),
             max_rows,
             on_null_value,
+            on_decode_error: on_decode_error.unwrap_or(OnDecodeError::DeadLetter),
+            dead_letters: dead_letters.map(|location| self.locate(&location)),
+            dead_letter_limit: dead_letter_limit.unwrap_or(DEAD_LETTER_LIMIT),
+            max_record_bytes: max_record_bytes.unwrap_or(MAX_RECORD_BYTES),
             kafka,
             schema,
         })

@@ -44,6 +44,18 @@ pub fn count(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A share of a whole, `'10%'`; as a number from 0 to 1.
+///
+/// # Errors
+/// What a share looks like.
+pub fn share(text: &str) -> Result<f64, String> {
+    let number = text.trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    match number {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(format!("`{text}` is no share: write a percentage from 0% to 100%, such as '10%'")),
+    }
+}
+
 /// One of a few words, with what it means.
 ///
 /// # Errors
@@ -133,6 +145,16 @@ mod tests {
         assert!(matches!(start("2026-01-31T00:00:00+01:00"), Ok(Start::At(_))));
         for wrong in ["", "yesterday", "0:12,0:13", "0", "-1:2", "0:-2", "2026-01-31"] {
             assert!(start(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn shares_are_percentages() {
+        assert_eq!(share("10%"), Ok(0.1));
+        assert_eq!(share(" 0.5 % "), Ok(0.005));
+        assert_eq!(share("100%"), Ok(1.0));
+        for wrong in ["10", "101%", "-1%", "x%", "%", "NaN%"] {
+            assert!(share(wrong).is_err(), "{wrong}");
         }
     }
 }

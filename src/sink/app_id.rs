@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 const POSITION: &str = "flumen";
 const TOPIC: &str = "flumen-topic";
 const SCHEMA: &str = "flumen-schema";
+const SIDE: &str = "flumen-side";
+const RETRY: &str = "flumen-retry";
 
 /// Whose positions a `txn` holds: one query of one pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +46,16 @@ impl Owner {
     /// The app id whose number is the hash of the descriptor set.
     pub fn schema(&self, topic: &str) -> String {
         format!("{SCHEMA}:{}:{}:{topic}", self.pipeline, self.query)
+    }
+
+    /// The app id whose number is the micro-batch whose side tables are owed; 0 when none are.
+    pub fn side(&self) -> String {
+        format!("{SIDE}:{}:{}", self.pipeline, self.query)
+    }
+
+    /// The app id whose number is that of the last retry of dead letters.
+    pub fn retry(&self) -> String {
+        format!("{RETRY}:{}:{}", self.pipeline, self.query)
     }
 
     /// Whether another attempt's `txn` with this app id means that somebody else runs this query. A

@@ -64,6 +64,8 @@ pub(super) struct LogEntry {
     bytes: CommitOrBytes,
     digest: Digest,
     attempt: Uuid,
+    /// A retry of dead letters: it runs beside the stream, and only another retry is in its way.
+    is_retry: bool,
 }
 
 /// What a log entry is made of beside its `add` and `txn` actions.
@@ -95,6 +97,31 @@ impl DeltaSink {
     /// `Unavailable` when the store does not answer, or another writer changed the table's definition. `Invalid` when
     /// the table does not exist yet or columns wait to be added.
     pub async fn commit(&mut self, commit: SinkCommit) -> Result<Committed> {
+        let entry = self.append_entry(&commit)?;
+        for _ in 0..MAX_REBASES {
+            if let Some(committed) = self.try_commit(&entry, &commit).await? {
+                return Ok(committed);
+            }
+        }
+        Err(Error::unavailable(format!(
+            "table `{}`: {MAX_REBASES} versions by other writers came in between; run it again when they are quieter",
+            self.location()
+        )))
+    }
+
+    /// [`DeltaSink::commit`] at the next version and no other: `None` when that version is another writer's, which is
+    /// then known. The same attempt must not be used again.
+    ///
+    /// # Errors
+    /// As [`DeltaSink::commit`].
+    pub async fn commit_next(&mut self, commit: SinkCommit) -> Result<Option<Committed>> {
+        let entry = self.append_entry(&commit)?;
+        let committed = self.try_commit(&entry, &commit).await;
+        self.settled = committed.is_ok();
+        committed
+    }
+
+    fn append_entry(&self, commit: &SinkCommit) -> Result<LogEntry> {
         self.ready()?;
         let nature = Nature {
             operation: "STREAMING UPDATE",
@@ -104,22 +131,20 @@ impl DeltaSink {
             is_append: true,
             removes: Vec::new(),
         };
-        let entry = self.log_entry(&commit, nature)?;
+        self.log_entry(commit, nature)
+    }
+
+    async fn try_commit(&mut self, entry: &LogEntry, commit: &SinkCommit) -> Result<Option<Committed>> {
         self.settled = false;
-        for _ in 0..MAX_REBASES {
-            let version = self.next_version()?;
-            match self.put(version, &entry).await? {
-                Put::Landed => return Ok(self.landed(version, &entry, commit.txns)),
-                Put::Taken(other) => {
-                    self.refuse_taken(version, &other)?;
-                    self.step_over(version, *other);
-                }
+        let version = self.next_version()?;
+        match self.put(version, entry).await? {
+            Put::Landed => Ok(Some(self.landed(version, entry, commit.txns.clone()))),
+            Put::Taken(other) => {
+                self.refuse_taken(version, &other, entry)?;
+                self.step_over(version, *other);
+                Ok(None)
             }
         }
-        Err(Error::unavailable(format!(
-            "table `{}`: {MAX_REBASES} versions by other writers came in between; run it again when they are quieter",
-            self.location()
-        )))
     }
 
     /// The bytes of a commit. Nothing in them depends on the version they land at.
@@ -155,7 +180,13 @@ impl DeltaSink {
         let mut text = lines.join("\n");
         text.push('\n');
         let digest = Sha256::digest(text.as_bytes()).into();
-        Ok(LogEntry { bytes: CommitOrBytes::LogBytes(text.into_bytes().into()), digest, attempt: commit.attempt })
+        let is_retry = commit.txns.iter().any(|(app_id, _)| *app_id == self.owner.retry());
+        Ok(LogEntry {
+            bytes: CommitOrBytes::LogBytes(text.into_bytes().into()),
+            digest,
+            attempt: commit.attempt,
+            is_retry,
+        })
     }
 
     /// Puts the entry at `version` until the log says clearly what is there.
@@ -212,8 +243,12 @@ impl DeltaSink {
     }
 
     /// Another writer's version: an error when it must not be stepped over.
-    pub(super) fn refuse_taken(&self, version: u64, other: &Entry) -> Result<()> {
-        if let Some((app_id, _)) = other.txns.iter().find(|(app_id, _)| self.owner.is_fenced_by(app_id)) {
+    pub(super) fn refuse_taken(&self, version: u64, other: &Entry, own: &LogEntry) -> Result<()> {
+        let rivals = |app_id: &str| match own.is_retry {
+            true => app_id == self.owner.retry(),
+            false => self.owner.is_fenced_by(app_id),
+        };
+        if let Some((app_id, _)) = other.txns.iter().find(|(app_id, _)| rivals(app_id)) {
             return Err(Error::fenced(format!(
                 "table `{}`: another instance of {} has committed version {version} (`{app_id}`, attempt {}); this one \
                  stops; run one instance at a time",

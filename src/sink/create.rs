@@ -50,7 +50,7 @@ impl DeltaSink {
             Put::Taken(other) => {
                 let own = other.txns.iter().any(|(app_id, _)| self.owner.is_fenced_by(app_id));
                 if own {
-                    self.refuse_taken(0, &other)?;
+                    self.refuse_taken(0, &other, &entry)?;
                 }
                 self.reload().await?;
                 Ok(Created::Another)
@@ -89,7 +89,7 @@ impl DeltaSink {
                 Ok(Some(self.landed(version, &entry, Vec::new())))
             }
             Put::Taken(other) => {
-                self.refuse_taken(version, &other)?;
+                self.refuse_taken(version, &other, &entry)?;
                 Err(Error::unavailable(format!(
                     "table `{}`: another writer was faster with version {version}, so the new columns were not added; \
                      run it again",

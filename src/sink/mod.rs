@@ -12,6 +12,7 @@ mod entry;
 mod kept;
 mod log;
 mod replace;
+mod side;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,6 +25,7 @@ pub use commit::{CommitRetries, Committed, SinkCommit};
 pub use create::Created;
 pub use deltalake::kernel::Add;
 pub use kept::LastCommit;
+pub use side::{SideCommit, SideFiles, positions};
 pub use writer::SinkWriter;
 
 use crate::clock::Clock;

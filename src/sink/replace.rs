@@ -65,7 +65,7 @@ impl DeltaSink {
             match self.put(version, &entry).await? {
                 Put::Landed => return Ok(Some(self.landed(version, &entry, commit.txns.clone()))),
                 Put::Taken(other) => {
-                    self.refuse_taken(version, &other)?;
+                    self.refuse_taken(version, &other, &entry)?;
                     if other.adds + other.removes > 0 {
                         return Ok(None);
                     }

@@ -123,6 +123,17 @@ impl Payloads {
         self.ends.push(self.bytes.len() as u32);
     }
 
+    /// The byte strings of these records, copied.
+    #[must_use]
+    pub fn only(&self, rows: &[u32]) -> Payloads {
+        let mut only = Payloads::default();
+        for row in rows {
+            let is_null = self.nulls.binary_search(row).is_ok();
+            only.push((!is_null).then(|| self.value(*row as usize)));
+        }
+        only
+    }
+
     /// The bytes of record `row`; empty for a null (see [`Payloads::nulls`]).
     pub fn value(&self, row: usize) -> &[u8] {
         let start = if row == 0 { 0 } else { self.ends[row - 1] as usize };
@@ -139,6 +150,20 @@ impl RawBatch {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()
+    }
+
+    /// These records of it, copied; `rows` are ascending.
+    #[must_use]
+    pub fn only(&self, rows: &[u32]) -> RawBatch {
+        let picked = || rows.iter().map(|&row| row as usize);
+        RawBatch {
+            partition: self.partition,
+            offsets: picked().map(|row| self.offsets[row]).collect(),
+            timestamps: picked().map(|row| self.timestamps[row]).collect(),
+            values: self.values.only(rows),
+            keys: self.keys.as_ref().map(|keys| keys.only(rows)),
+            headers: self.headers.as_ref().map(|headers| picked().map(|row| headers[row].clone()).collect()),
+        }
     }
 }
 

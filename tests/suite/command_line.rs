@@ -10,6 +10,10 @@ fn help_of_every_verb() {
         all.push_str(&format!("\n=== {verb}\n"));
         all.push_str(&finish(&mut flumen(&repository(), [verb, "--help"])).exits(0).stdout);
     }
+    for verb in ["list", "retry"] {
+        all.push_str(&format!("\n=== dead-letters {verb}\n"));
+        all.push_str(&finish(&mut flumen(&repository(), ["dead-letters", verb, "--help"])).exits(0).stdout);
+    }
     insta::assert_snapshot!(all);
 }
 

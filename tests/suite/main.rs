@@ -7,6 +7,7 @@ mod binary;
 mod broker;
 mod chance;
 mod command_line;
+mod dead_letters;
 mod delta;
 mod exactly_once;
 mod faults;

@@ -149,6 +149,7 @@ fn a_continuous_run_stops_cleanly_on_sigterm() {
 #[test]
 fn a_record_that_cannot_be_decoded_is_named_and_nothing_is_lost() {
     let job = Job::new("broken", 1);
+    job.edit(FILE, "'ads.v1.AdImpression')", "'ads.v1.AdImpression', 'on_decode_error' 'fail')");
     job.produce(0, &impressions(0..10));
     job.available_now(&[]).exits(0);
     // Field 6 (placement), 1 byte long, which holds a cut-off tag.

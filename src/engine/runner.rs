@@ -1,0 +1,146 @@
+//! One planned micro-batch on its way to files: what it needs to run while its query commits the one before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::letter;
+use super::records::{Letters, RecordCounts};
+use super::side::SideTables;
+use super::write::write_all;
+use crate::clock::Stopwatch;
+use crate::contract::ContractEnforcer;
+use crate::error::{Error, Result};
+use crate::observe::{Durations, Records};
+use crate::offsets::PartitionRange;
+use crate::sink::{Owner, SideFiles, SinkWriter};
+use crate::storage;
+
+/// What one micro-batch takes from one topic.
+#[derive(Debug)]
+pub(crate) struct Share {
+    /// The topic's name.
+    pub(crate) topic: String,
+    /// What is read.
+    pub(crate) ranges: Vec<PartitionRange>,
+    /// Where every partition stands after this micro-batch.
+    pub(crate) next: BTreeMap<i32, i64>,
+    /// The ends when it was planned.
+    pub(crate) latest: BTreeMap<i32, i64>,
+    /// What became of the records.
+    pub(crate) counts: Arc<RecordCounts>,
+}
+
+/// The dead letters of a topic, as they are found.
+#[derive(Debug)]
+pub(crate) struct Post {
+    /// The topic's name.
+    pub(crate) topic: String,
+    /// The table that keeps them.
+    pub(crate) location: String,
+    /// Ends when the topic was read.
+    pub(crate) letters: mpsc::Receiver<Letters>,
+}
+
+/// A micro-batch that is planned: what it reads is fixed.
+pub(crate) struct Planned {
+    pub(crate) batch: i64,
+    pub(crate) clock: DateTime<Utc>,
+    pub(crate) shares: Vec<Share>,
+    pub(crate) posts: Vec<Post>,
+    pub(crate) plan: Arc<dyn ExecutionPlan>,
+    pub(crate) lookups: Vec<(String, String)>,
+    pub(crate) lag: u64,
+    pub(crate) watch: Stopwatch,
+    pub(crate) since_last: f64,
+    pub(crate) durations: Durations,
+}
+
+/// A micro-batch that has run: its rows are in files that are still open, its dead letters in files that are closed.
+pub(crate) struct Ran {
+    pub(crate) planned: Planned,
+    pub(crate) writers: Vec<SinkWriter>,
+    pub(crate) produced: u64,
+    pub(crate) side: Vec<SideFiles>,
+}
+
+/// Runs a planned micro-batch up to its open files; holds nothing that the next one changes.
+pub(crate) struct Runner {
+    pub(crate) context: Arc<TaskContext>,
+    pub(crate) enforcer: Arc<ContractEnforcer>,
+    pub(crate) writers: Vec<SinkWriter>,
+    pub(crate) sides: Arc<SideTables>,
+    pub(crate) owner: Owner,
+}
+
+impl Runner {
+    /// Reads, decodes, runs, checks and writes.
+    ///
+    /// # Errors
+    /// `Violated` for a record or row that is not as promised, or too many dead letters; `Unavailable` when broker or
+    /// store fail.
+    pub(crate) async fn run(self, mut planned: Planned) -> Result<Ran> {
+        let watch = Stopwatch::start();
+        let mut writing = JoinSet::new();
+        for post in std::mem::take(&mut planned.posts) {
+            writing.spawn(write_letters(post, Arc::clone(&self.sides), self.owner.clone(), planned.clock));
+        }
+        let within = |e: Error| e.within(format!("query {}", self.owner.query));
+        let written = write_all(&planned.plan, &self.context, &self.enforcer, self.writers).await;
+        planned.shares.iter().for_each(|share| share.counts.close());
+        let side = all_written(writing).await;
+        // Whoever cannot post a dead letter fails too: the writer of dead letters knows why.
+        let side = side.map_err(within)?;
+        let (writers, produced) = written.map_err(within)?;
+        for share in &planned.shares {
+            share.counts.check_limit(&share.topic).map_err(within)?;
+        }
+        planned.durations.add_batch = watch.elapsed().as_secs_f64() * 1000.0;
+        Ok(Ran { planned, writers, produced, side })
+    }
+}
+
+async fn all_written(mut writing: JoinSet<Result<Option<SideFiles>>>) -> Result<Vec<SideFiles>> {
+    let mut side = Vec::new();
+    while let Some(done) = writing.join_next().await {
+        let failed = |e| Error::unavailable(format!("the writer of dead letters failed: {e}; run again"));
+        side.extend(done.map_err(failed)??);
+    }
+    Ok(side)
+}
+
+/// Writes dead letters to files that no version names yet; `None` when there was no letter.
+async fn write_letters(
+    mut post: Post,
+    sides: Arc<SideTables>,
+    owner: Owner,
+    clock: DateTime<Utc>,
+) -> Result<Option<SideFiles>> {
+    let mut writer: Option<SinkWriter> = None;
+    while let Some(letters) = post.letters.recv().await {
+        let rows = letter::rows(&owner, &post.topic, &letters, clock, None)?;
+        let writer = match &mut writer {
+            Some(writer) => writer,
+            None => writer.insert(sides.writer(&post.location).await?),
+        };
+        writer.write(&rows).await?;
+    }
+    match writer {
+        Some(writer) => Ok(Some(SideFiles { table: storage::shown(&post.location), add: writer.close().await? })),
+        None => Ok(None),
+    }
+}
+
+impl Share {
+    /// The records of several shares.
+    pub(crate) fn records(shares: &[Share]) -> Records {
+        let mut records = Records::default();
+        shares.iter().for_each(|share| records.add(share.counts.totals()));
+        records
+    }
+}

@@ -1,0 +1,111 @@
+//! The side tables of a query: opened when the first row goes there, kept open, and settled after each sink commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::{Deps, letter};
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::pipeline::{Pipeline, QuerySpec, SinkSpec};
+use crate::sink::{DeltaSink, Owner, SideCommit, SinkWriter};
+use crate::storage::{self, Storage};
+
+/// The side tables that a query may write.
+pub(crate) fn of_query(
+    deps: &Deps,
+    pipeline: &Pipeline,
+    query: &QuerySpec,
+    sink: &SinkSpec,
+    owner: Owner,
+) -> SideTables {
+    let sources = pipeline.sources.iter().filter(|source| query.sources.contains(&source.name));
+    SideTables::new(deps, owner, sources.map(|source| letter::table(&letter::location(source, sink))))
+}
+
+/// Opens and holds the side tables of one query.
+#[derive(Debug)]
+pub(crate) struct SideTables {
+    storage: Storage,
+    clock: Arc<dyn Clock>,
+    owner: Owner,
+    /// What may be written, by its location without secrets.
+    specs: BTreeMap<String, SinkSpec>,
+    /// Those that are open. The lock is held while one is opened or committed: a micro-batch that runs waits for its
+    /// writer while the one before is committed.
+    open: Mutex<BTreeMap<String, DeltaSink>>,
+}
+
+impl SideTables {
+    /// The side tables of `owner`'s query; nothing is opened yet.
+    pub(crate) fn new(deps: &Deps, owner: Owner, specs: impl IntoIterator<Item = SinkSpec>) -> Self {
+        let specs = specs.into_iter().map(|spec| (storage::shown(&spec.location), spec)).collect();
+        let (storage, clock) = (deps.storage.clone(), Arc::clone(&deps.clock));
+        Self { storage, clock, owner, specs, open: Mutex::default() }
+    }
+
+    /// A writer for the table at `location`.
+    ///
+    /// # Errors
+    /// `Invalid` when the table there is another one; `Unavailable` when the store fails.
+    pub(crate) async fn writer(&self, location: &str) -> Result<SinkWriter> {
+        let mut open = self.open.lock().await;
+        Ok(self.table(&mut open, location).await?.writer())
+    }
+
+    /// Commits to each side table what a sink's commit owes it.
+    ///
+    /// # Errors
+    /// As [`SideTables::writer`].
+    pub(crate) async fn settle(&self, commit: &SideCommit) -> Result<()> {
+        let mut open = self.open.lock().await;
+        for files in &commit.side {
+            self.table(&mut open, &files.table).await?.settle(commit, files).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes good what the last commits of `sink` still owe: the crash that came in between may be long ago.
+    ///
+    /// # Errors
+    /// As [`SideTables::settle`], and `Violated` when the log no longer says what is owed.
+    pub(crate) async fn roll_forward(&self, sink: &DeltaSink) -> Result<()> {
+        for marker in [self.owner.side(), self.owner.retry()] {
+            if self.is_settled(sink, &marker).await? {
+                continue;
+            }
+            if let Some(commit) = sink.side_commit(&marker).await? {
+                self.settle(&commit).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a side table that this pipeline declares says itself that all is done: then the log is not searched.
+    async fn is_settled(&self, sink: &DeltaSink, marker: &str) -> Result<bool> {
+        let Some(number) = sink.txn(marker).filter(|number| *number != 0) else { return Ok(true) };
+        if self.specs.len() != 1 {
+            return Ok(false);
+        }
+        let mut open = self.open.lock().await;
+        for location in self.specs.keys() {
+            let table = self.table(&mut open, location).await?;
+            if table.txn(marker).is_some_and(|known| known >= number) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn table<'o>(&self, open: &'o mut BTreeMap<String, DeltaSink>, location: &str) -> Result<&'o mut DeltaSink> {
+        let location = storage::shown(location);
+        if !open.contains_key(&location) {
+            // A commit from before the file was changed may name a table that the file no longer does.
+            let spec = self.specs.get(&location).cloned().unwrap_or_else(|| letter::table(&location));
+            let table = DeltaSink::open(&spec, self.owner.clone(), &self.storage, Arc::clone(&self.clock)).await?;
+            open.insert(location.clone(), table);
+        }
+        open.get_mut(&location).ok_or_else(|| crate::error::Error::unavailable(format!("table {location} is gone")))
+    }
+}

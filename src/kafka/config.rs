@@ -125,10 +125,10 @@ const READER: &[(&str, &str)] = &[
     ("fetch.wait.max.ms", "20"),
     ("fetch.error.backoff.ms", "50"),
     ("fetch.queue.backoff.ms", "20"),
-    ("fetch.message.max.bytes", "4194304"),
-    ("fetch.max.bytes", "16777216"),
-    ("queued.min.messages", "1000000"),
-    ("queued.max.messages.kbytes", "24576"),
+    ("fetch.message.max.bytes", "1048576"),
+    ("fetch.max.bytes", "4194304"),
+    ("queued.min.messages", "20000"),
+    ("queued.max.messages.kbytes", "8192"),
 ];
 
 /// Settings of a reader that nobody may change (see [`REFUSED`]).

@@ -4,12 +4,14 @@
 //! decoder's plan are made from one tree, [`MessageShape`], so that they cannot disagree.
 
 mod arrow;
+mod compat;
 mod descriptors;
 mod fault;
 mod roots;
 mod shape;
 
 pub use self::arrow::columns;
+pub use self::compat::{Change, Rule, changes};
 pub use self::descriptors::Descriptors;
 pub use self::fault::{ProtoFault, ProtoFaultKind};
 pub use self::shape::{EnumShape, FieldShape, Label, MessageShape, Scalar, ValueShape};

@@ -72,8 +72,8 @@ impl Impressions {
             let _ = field.write_fmt(arguments);
         };
         text(&mut message.ad_id, format_args!("ad-{:05}", draw % ADS));
-        text(&mut message.context_id, format_args!("ctx-{:04x}", (draw >> 16) & 0xffff));
-        text(&mut message.user_id, format_args!("user-{:06}", (draw >> 24) % 200_000));
+        text(&mut message.context_id, format_args!("context-{:016x}", mix(draw >> 16)));
+        text(&mut message.user_id, format_args!("user-{:010}", (draw >> 24) % 200_000));
         text(&mut message.session_id, format_args!("session-{:016x}", mix(draw)));
         message.impressed_at =
             Some(Timestamp { seconds: FIRST_SECOND + millis / 1000, nanos: (millis % 1000) as i32 * 1_000_000 });
@@ -127,6 +127,6 @@ mod tests {
                 value.len()
             })
             .sum();
-        assert!((100..150).contains(&(bytes / 10_000)), "{}", bytes / 10_000);
+        assert!((120..130).contains(&(bytes / 10_000)), "{}", bytes / 10_000);
     }
 }

@@ -1,4 +1,6 @@
 //! What a commit costs into tables of different sizes: it should be the same for all of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that fails may stop")]
+#![allow(missing_docs, reason = "criterion makes undocumented items")]
 
 use std::sync::Arc;
 

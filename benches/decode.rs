@@ -1,4 +1,6 @@
 //! Protobuf to Arrow: records a second, for three shapes of record.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that fails may stop")]
+#![allow(missing_docs, reason = "criterion makes undocumented items")]
 
 use std::hint::black_box;
 

@@ -49,7 +49,7 @@ pub fn impression(n: u64) -> AdImpression {
         user_id: format!("user-{}", n % 100),
         session_id: format!("session-{n}"),
         impressed_at: Some(Timestamp { seconds: DAY + n as i64, nanos: 0 }),
-        placement: (n % 3 > 0).then(|| Placement { page: format!("/p/{n}"), slot: (n % 7) as i32 }),
+        placement: (!n.is_multiple_of(3)).then(|| Placement { page: format!("/p/{n}"), slot: (n % 7) as i32 }),
         labels: (0..n % 3).map(|i| format!("label-{i}")).collect(),
         bid: n as f64 / 8.0,
     }

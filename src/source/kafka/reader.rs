@@ -150,11 +150,9 @@ impl Reader {
     fn comes_back(&mut self, partition: i32, read: &Read) -> Result<bool, End> {
         let asked = Stopwatch::start();
         loop {
-            self.runtime.block_on(tokio::time::sleep(POLL));
-            if let Ok(Some(bounds)) = self.client.bounds_now(&self.topic, ASK)
-                && (partition < 0 || bounds.iter().any(|b| b.partition == partition))
-            {
-                return Ok(true);
+            self.runtime.block_on(async { tokio::time::sleep(POLL).await });
+            if let Ok(Some(bounds)) = self.client.bounds_now(&self.topic, ASK) {
+                return Ok(partition < 0 || bounds.iter().any(|b| b.partition == partition));
             }
             self.go_on(read)?;
             if asked.elapsed() >= KNOWN_PATIENCE {

@@ -1,14 +1,16 @@
 //! `flumen check`: every fault of every file at once, without any network.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 
 use super::output::{print_json, print_line};
 use super::{Format, Globals, Inputs, load};
 use crate::error::{Error, Result};
-use crate::pipeline::{Fault, Pipeline, Severity};
+use crate::pipeline::{Environment, Fault, Pipeline, Severity, ValueFormat};
+use crate::schema::{Change, Descriptors, MessageShape, changes};
 
 /// `flumen check FILE…`.
 #[derive(Debug, Args)]
@@ -16,6 +18,9 @@ pub(crate) struct Check {
     /// Pipeline files
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    /// Compare the messages of the topics with an older version: a .proto file, or a descriptor set (.binpb)
+    #[arg(long, value_name = "OLD")]
+    against: Option<PathBuf>,
     #[command(flatten)]
     inputs: Inputs,
 }
@@ -23,7 +28,8 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) async fn run(self, globals: &Globals) -> Result<()> {
         let environment = load::environment(&load::root(globals)?, &self.inputs);
-        let (mut errors, mut warnings) = (0, 0);
+        let old = self.against.as_ref().map(|old| Old::read(&environment, old)).transpose()?;
+        let (mut errors, mut warnings, mut breaking) = (0, 0, 0);
         for file in &self.files {
             let loaded = load::load(&environment, file).await?;
             let faults: Vec<&Fault> = match &loaded {
@@ -40,6 +46,9 @@ impl Check {
             if let (Ok(pipeline), Format::Text) = (&loaded, globals.output) {
                 print_line(&summary(pipeline));
             }
+            if let (Ok(pipeline), Some(old)) = (&loaded, &old) {
+                breaking += old.compare(pipeline, globals.output)?;
+            }
         }
         if errors > 0 {
             return Err(Error::invalid(format!(
@@ -50,7 +59,83 @@ impl Check {
                 if warnings > 0 { format!(", {warnings} warnings") } else { String::new() }
             )));
         }
+        if breaking > 0 {
+            return Err(Error::invalid(format!(
+                "{breaking} breaking change{}: put the old fields back and give new ones new numbers",
+                if breaking == 1 { "" } else { "s" }
+            )));
+        }
         Ok(())
+    }
+}
+
+/// An older version of the messages.
+struct Old {
+    name: PathBuf,
+    descriptors: Descriptors,
+}
+
+/// A difference from the older version, as `-o json` prints it.
+#[derive(Serialize)]
+struct Printed<'a> {
+    file: &'a Path,
+    table: &'a str,
+    message: &'a str,
+    #[serde(flatten)]
+    change: &'a Change,
+    breaking: bool,
+}
+
+impl Old {
+    fn read(environment: &Environment, name: &Path) -> Result<Self> {
+        let path = environment.resolve(&name.to_string_lossy());
+        let invalid = |why: String| Error::invalid(format!("--against {}: {why}", name.display()));
+        let descriptors = if path.extension().is_some_and(|extension| extension == "proto") {
+            let roots: Vec<PathBuf> = [environment.resolve("proto")].into_iter().filter(|root| root.is_dir()).collect();
+            Descriptors::compile(std::slice::from_ref(&path), &roots)
+        } else {
+            Descriptors::from_set(&std::fs::read(&path).map_err(|e| invalid(e.to_string()))?)
+        };
+        Ok(Self { name: name.to_owned(), descriptors: descriptors.map_err(|e| invalid(e.to_string()))? })
+    }
+
+    /// Prints what differs; how many changes are breaking.
+    fn compare(&self, pipeline: &Pipeline, output: Format) -> Result<usize> {
+        let mut breaking = 0;
+        for source in &pipeline.sources {
+            let ValueFormat::Protobuf { message, .. } = &source.format else { continue };
+            let Some(old) = self.descriptors.message(message.full_name()) else { continue };
+            let found = changes(&MessageShape::of(&old)?, &MessageShape::of(message)?);
+            let of_message = found.iter().filter(|change| change.rule.is_breaking()).count();
+            breaking += of_message;
+            if output == Format::Text {
+                print_line(&format!(
+                    "{}: message {} against {}: {} changes, {of_message} breaking",
+                    source.name,
+                    message.full_name(),
+                    self.name.display(),
+                    found.len()
+                ));
+            }
+            for change in &found {
+                let breaking = change.rule.is_breaking();
+                match output {
+                    Format::Text => print_line(&format!(
+                        "  {} {change} ({})",
+                        if breaking { "breaking" } else { "fine    " },
+                        change.rule.as_str()
+                    )),
+                    Format::Json => print_json(&Printed {
+                        file: &pipeline.file,
+                        table: &source.name,
+                        message: message.full_name(),
+                        change,
+                        breaking,
+                    })?,
+                }
+            }
+        }
+        Ok(breaking)
     }
 }
 

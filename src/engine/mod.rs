@@ -24,6 +24,7 @@ mod side;
 mod status;
 mod stop;
 mod topic;
+mod versions;
 mod write;
 
 use std::fmt;

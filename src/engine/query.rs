@@ -14,6 +14,7 @@ use super::runner::{Planned, Post, Ran, Runner, Share};
 use super::session::{QuerySession, SessionParts};
 use super::side::{self, SideTables};
 use super::topic::{Slice, TopicTable};
+use super::versions::Versions;
 use super::write::close;
 use super::{Deps, letter, position, selection};
 use crate::clock::Stopwatch;
@@ -23,8 +24,8 @@ use crate::observe::{
     Durations, Progress, Records, Rows, SinkProgress, SourceProgress, TopicOffsets, check_conservation,
 };
 use crate::offsets::{self, PartitionBounds};
-use crate::pipeline::{OnDecodeError, Pipeline, QuerySpec, SinkSpec, ValueFormat};
-use crate::sink::{Add, Created, DeltaSink, Owner, SideCommit, SideFiles, SinkCommit, hash63, topic_hash};
+use crate::pipeline::{OnDecodeError, Pipeline, QuerySpec, SchemaChange, SinkSpec};
+use crate::sink::{Add, Created, DeltaSink, Owner, SideCommit, SideFiles, SinkCommit, topic_hash};
 use crate::source::{Log, TopicIdentity};
 
 /// A streaming query between its micro-batches.
@@ -110,6 +111,7 @@ impl StreamingQuery {
 
     async fn find_positions(&mut self) -> Result<()> {
         let mut fresh = !self.sink.exists();
+        let used = selection::used_fields(&self.session.state(self.deps.clock.now())?.optimize(&self.logical)?)?;
         for table in self.session.topics() {
             let log = table.log(0)?;
             let topic = table.spec().topic.clone();
@@ -126,7 +128,12 @@ impl StreamingQuery {
             } else {
                 self.refuse_another_topic(&identity)?;
             }
-            let schema = self.keep_descriptors(&table).await?;
+            let versions = Versions {
+                sink: &self.sink,
+                used: &used,
+                accept: self.pipeline.settings.schema_change == SchemaChange::Accept,
+            };
+            let schema = versions.compare(table.spec(), self.deps.observer.as_ref()).await?;
             self.topics.push(Topic { tables: vec![table], identity, next, schema });
         }
         if fresh { self.commit_positions().await } else { Ok(()) }
@@ -192,17 +199,6 @@ impl StreamingQuery {
             identity.topic,
             self.sink.location()
         )))
-    }
-
-    /// Keeps the descriptor set beside the table, under its content's hash.
-    async fn keep_descriptors(&self, table: &TopicTable) -> Result<Option<i64>> {
-        let ValueFormat::Protobuf { descriptors, .. } = &table.spec().format else { return Ok(None) };
-        let hash = hash63(descriptors.encoded());
-        if self.sink.txn(&self.sink.owner().schema(&table.spec().topic)) != Some(hash) {
-            let hex: String = descriptors.sha256().iter().map(|byte| format!("{byte:02x}")).collect();
-            self.sink.keep_file(&format!("_flumen/{hex}.binpb"), descriptors.encoded()).await?;
-        }
-        Ok(Some(hash))
     }
 
     /// The ends of all topics now: where a bounded run stops.

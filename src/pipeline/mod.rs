@@ -41,7 +41,7 @@ pub use fault::{Fault, Faults, Severity};
 pub use secret::Environment;
 pub use spec::{
     CheckSpec, DEAD_LETTERS_FREE, LookupFormat, LookupSpec, META_COLUMNS, ModelSpec, NullValue, OnDecodeError,
-    QueryKind, QuerySpec, Settings, SinkMode, SinkSpec, SourceSpec, ValueFormat,
+    QueryKind, QuerySpec, SchemaChange, Settings, SinkMode, SinkSpec, SourceSpec, ValueFormat,
 };
 pub use topic::meta_fields;
 

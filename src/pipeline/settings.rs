@@ -6,12 +6,13 @@ use datafusion::config::ConfigOptions;
 
 use super::diagnose;
 use super::names;
-use super::spec::Settings;
+use super::spec::{SchemaChange, Settings};
 use super::suggest;
 use super::units;
 
 /// Flumen's settings.
-const NAMES: [&str; 6] = ["trigger", "max_rows", "memory_limit", "grace", "broker_timeout", "pipeline"];
+const NAMES: [&str; 7] =
+    ["trigger", "max_rows", "memory_limit", "grace", "broker_timeout", "schema_change", "pipeline"];
 
 impl Default for Settings {
     fn default() -> Self {
@@ -21,6 +22,7 @@ impl Default for Settings {
             memory_limit: 2_000_000_000,
             grace: Duration::from_secs(30),
             broker_timeout: Duration::from_secs(300),
+            schema_change: SchemaChange::Refuse,
         }
     }
 }
@@ -54,6 +56,10 @@ impl Draft {
             "memory_limit" => settings.memory_limit = units::bytes(value).map_err(wrong)?,
             "grace" => settings.grace = units::duration(value).map_err(wrong)?,
             "broker_timeout" => settings.broker_timeout = units::duration(value).map_err(wrong)?,
+            "schema_change" => {
+                let words = [("refuse", SchemaChange::Refuse), ("accept", SchemaChange::Accept)];
+                settings.schema_change = units::one_of(value, &words).map_err(wrong)?;
+            }
             "pipeline" if names::is_plain(value) => self.pipeline = Some(value.to_string()),
             "pipeline" => return Err(wrong(format!("`{value}` cannot be the name of a pipeline: {}", names::PLAIN))),
             "alert_url" => {

@@ -200,6 +200,17 @@ pub struct Settings {
     pub grace: Duration,
     /// How long a bounded run waits for a broker that is away.
     pub broker_timeout: Duration,
+    /// What to do when a message has changed since the last commit so that old records are no longer understood.
+    pub schema_change: SchemaChange,
+}
+
+/// What to do about a breaking change of a message: the setting `flumen.schema_change`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaChange {
+    /// Stop before anything is read.
+    Refuse,
+    /// Go on: all records that are still to be read are of the new form.
+    Accept,
 }
 
 /// Whether a query goes on as its topics grow.

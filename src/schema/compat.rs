@@ -20,8 +20,7 @@ pub struct Change {
 }
 
 /// What kind of difference it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     /// A field is new: older records do not have it.
     FieldAdded,
@@ -53,6 +52,30 @@ impl Rule {
     /// Whether records or queries of the older version are no longer understood.
     pub fn is_breaking(self) -> bool {
         self >= Rule::OneofChanged
+    }
+
+    /// The rule as a short code that does not change.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rule::FieldAdded => "field_added",
+            Rule::FieldRenamed => "field_renamed",
+            Rule::PresenceChanged => "presence_changed",
+            Rule::EnumValueAdded => "enum_value_added",
+            Rule::OneofChanged => "oneof_changed",
+            Rule::FieldRemoved => "field_removed",
+            Rule::FieldRenumbered => "field_renumbered",
+            Rule::TypeChanged => "type_changed",
+            Rule::RepetitionChanged => "repetition_changed",
+            Rule::RequiredAdded => "required_added",
+            Rule::EnumValueRemoved => "enum_value_removed",
+            Rule::EnumValueRenamed => "enum_value_renamed",
+        }
+    }
+}
+
+impl Serialize for Rule {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

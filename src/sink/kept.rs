@@ -1,7 +1,8 @@
 //! What lies beside the data: files by content hash under `_flumen/`, and what the last commit says of itself.
 
 use chrono::{DateTime, SecondsFormat};
-use object_store::{PutMode, PutOptions, PutPayload};
+use futures::TryStreamExt as _;
+use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -39,6 +40,27 @@ impl DeltaSink {
             ))
             .caused_by(error)),
         }
+    }
+
+    /// The descriptor set that was kept with [`hash63`](crate::sink::hash63) `hash`; none when somebody removed it.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    pub async fn kept_descriptors(&self, hash: i64) -> Result<Option<Vec<u8>>> {
+        let (store, _, root) = self.storage.object_store(&self.spec.location)?;
+        let failed = |error: object_store::Error| {
+            Error::unavailable(format!(
+                "table `{}`: _flumen/ could not be read; check the store and run again",
+                self.location()
+            ))
+            .caused_by(error)
+        };
+        let kept: Vec<_> = store.list(Some(&root.join("_flumen"))).try_collect().await.map_err(failed)?;
+        let first = |name: &str| u64::from_str_radix(name.get(..16)?, 16).ok();
+        let is_it = |name: &str| name.ends_with(".binpb") && first(name).is_some_and(|n| (n >> 1) as i64 == hash);
+        let Some(file) = kept.iter().find(|file| file.location.filename().is_some_and(is_it)) else { return Ok(None) };
+        let found = store.get(&file.location).await.map_err(failed)?;
+        Ok(Some(found.bytes().await.map_err(failed)?.to_vec()))
     }
 
     /// The last commit of this sink's query among the newest versions; none when others have written all of those.

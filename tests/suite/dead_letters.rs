@@ -257,7 +257,14 @@ fn a_retry_beside_the_stream_disturbs_nobody() {
     place.run().exits(0);
     assert_eq!(place.landed().len(), 0);
     place.edit(PROTO, "int32 slot = 2;", "string slot = 2;");
-    let mut stream = Background::start(&mut place.command(&["run", FILE, "--set", "flumen.trigger=10 milliseconds"]));
+    let mut stream = Background::start(&mut place.command(&[
+        "run",
+        FILE,
+        "--set",
+        "flumen.trigger=10 milliseconds",
+        "--set",
+        "flumen.schema_change=accept",
+    ]));
     let mut sent = 40;
     let mut retried = 0;
     for _ in 0..4 {

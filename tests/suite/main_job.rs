@@ -248,6 +248,44 @@ fn a_topic_that_was_made_again_is_not_read_from_an_old_position() {
 }
 
 #[test]
+fn a_message_that_changed_is_compared_before_anything_is_read() {
+    const PROTO: &str = "proto/ads/v1/ads.proto";
+    let job = Job::new("versions", 1);
+    job.edit(FILE, "c.category, i.impressed_at,", "CAST(i.placement.slot AS VARCHAR), i.impressed_at,");
+    job.produce(0, &impressions(0..10));
+    job.available_now(&[]).exits(0);
+    job.produce(0, &impressions(10..20));
+    let old = std::fs::read_to_string(job.root().join(PROTO)).unwrap();
+    std::fs::write(job.root().join("old.proto"), &old).unwrap();
+
+    // A canary field: the records of the new writer have it, those of the old one do not.
+    job.edit(PROTO, "message Placement {", "message Placement { string canary = 9;");
+    let told = job.available_now(&[]).exits(0);
+    assert!(told.stderr.contains("placement.canary: new field 9: string"), "{}", told.stderr);
+    assert_eq!(position(&job, 0), Some(20));
+    assert!(job.available_now(&[]).exits(0).stderr.is_empty(), "it is said once");
+
+    job.produce(0, &impressions(20..30));
+    job.edit(PROTO, "int32 slot = 2;", "int64 slot = 2;");
+    let refused = job.available_now(&[]).exits(2);
+    assert!(refused.stderr.contains("placement.slot: was int32, is int64"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("schema_change"), "the way out is told: {}", refused.stderr);
+    assert_eq!(position(&job, 0), Some(20));
+    let checked = finish(&mut flumen(job.root(), ["check", FILE, "--against", "old.proto"])).exits(2);
+    for line in ["fine     placement.canary", "breaking placement.slot: was int32, is int64 (type_changed)"] {
+        assert!(checked.stdout.contains(line), "{line}: {}", checked.stdout);
+    }
+
+    // A field that the query does not use may change as it likes.
+    job.edit(PROTO, "int64 slot = 2;", "int32 slot = 2;");
+    job.edit(PROTO, "double bid = 8;", "int32 bid = 8;");
+    job.available_now(&[]).exits(0);
+    assert_eq!(position(&job, 0), Some(30));
+    let kept = std::fs::read_dir(job.sink().join("_flumen")).unwrap().count();
+    assert_eq!(kept, 3, "each descriptor set that was run with is kept");
+}
+
+#[test]
 fn status_and_sql_tell_where_it_stands() {
     let job = Job::new("status", 1);
     job.produce(0, &impressions(0..40));

@@ -1,0 +1,110 @@
+//! The message of a topic against the one that the sink's last commit was made with: what is new is said, what would
+//! make old records mean something else stops the query before anything is read.
+
+use crate::decode::Selection;
+use crate::error::{Error, Result};
+use crate::observe::Observer;
+use crate::pipeline::{SourceSpec, ValueFormat};
+use crate::schema::{Change, Descriptors, MessageShape, changes};
+use crate::sink::{DeltaSink, hash63};
+
+/// What a query says of a changed message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Versions<'a> {
+    /// The sink, whose commits carry the hash of the descriptors and which keeps them.
+    pub(crate) sink: &'a DeltaSink,
+    /// The fields that the query uses.
+    pub(crate) used: &'a Selection,
+    /// Whether breaking changes are accepted (`SET flumen.schema_change = 'accept'`).
+    pub(crate) accept: bool,
+}
+
+impl Versions<'_> {
+    /// Compares the message of `source` with the last commit's and keeps its descriptors. The hash for the next commit;
+    /// none for raw values.
+    ///
+    /// # Errors
+    /// `Invalid` with the differences when a field that the query uses has changed so that old records are no longer
+    /// understood; `Unavailable` when the store fails.
+    pub(crate) async fn compare(&self, source: &SourceSpec, observer: &dyn Observer) -> Result<Option<i64>> {
+        let ValueFormat::Protobuf { descriptors, message } = &source.format else { return Ok(None) };
+        let hash = hash63(descriptors.encoded());
+        let then = self.sink.txn(&self.sink.owner().schema(&source.topic));
+        if then == Some(hash) {
+            return Ok(Some(hash));
+        }
+        if let Some(then) = then
+            && let Some(old) = self.sink.kept_descriptors(then).await?
+        {
+            let old = Descriptors::from_set(&old)
+                .map_err(|e| Error::invalid(format!("table {}: its kept descriptors: {e}", self.sink.location())))?;
+            match old.message(message.full_name()) {
+                Some(old) => {
+                    self.judge(source, &changes(&MessageShape::of(&old)?, &MessageShape::of(message)?), observer)?
+                }
+                None => observer.note(&format!(
+                    "query {}: topic {}: message {} is not the one of the last commit",
+                    self.sink.owner().query,
+                    source.topic,
+                    message.full_name()
+                )),
+            }
+        }
+        let hex: String = descriptors.sha256().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.sink.keep_file(&format!("_flumen/{hex}.binpb"), descriptors.encoded()).await?;
+        Ok(Some(hash))
+    }
+
+    fn judge(&self, source: &SourceSpec, changes: &[Change], observer: &dyn Observer) -> Result<()> {
+        let query = &self.sink.owner().query;
+        let (breaking, rest): (Vec<&Change>, Vec<&Change>) =
+            changes.iter().partition(|change| change.rule.is_breaking() && uses(self.used, &change.field));
+        let lines = |changes: &[&Change]| changes.iter().map(|c| format!("\n  {c}")).collect::<String>();
+        if !breaking.is_empty() && !self.accept {
+            return Err(Error::invalid(format!(
+                "topic {}: the message is no longer the one of the last commit to {}, and the query uses what \
+                 changed:{}\nNothing was read. Put the old fields back and give new ones new numbers, or, when all \
+                 records that are still to be read are of the new form, accept it: --set flumen.schema_change=accept",
+                source.topic,
+                self.sink.location(),
+                lines(&breaking)
+            ))
+            .within(format!("query {query}")));
+        }
+        if !changes.is_empty() {
+            let accepted = if breaking.is_empty() { String::new() } else { format!("{} (accepted)", lines(&breaking)) };
+            observer.note(&format!(
+                "query {query}: topic {}: the message has changed since the last commit:{}{accepted}",
+                source.topic,
+                lines(&rest)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a query that reads `used` reads the field at `path`, or something in it.
+fn uses(used: &Selection, path: &str) -> bool {
+    let mut at = used;
+    for name in path.split('.') {
+        match at.field(name) {
+            Some(below) => at = below,
+            None => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_found_by_its_path() {
+        let mut used = Selection::none();
+        used.add(&["placement", "slot"]);
+        used.add(&["labels"]);
+        assert!(uses(&used, "placement") && uses(&used, "placement.slot") && uses(&used, "labels.text"));
+        assert!(!uses(&used, "placement.page") && !uses(&used, "bid"));
+    }
+}

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, DurationMicrosecondArray, Float32Array, Float64Array,
-    Int32Array, Int64Array, ListArray, MapArray, StringArray, StructArray, TimestampMicrosecondArray,
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DurationMicrosecondArray, Float32Array,
+    Float64Array, Int32Array, Int64Array, ListArray, MapArray, StringArray, StructArray, Time64MicrosecondArray,
+    TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::filter;
@@ -14,6 +15,7 @@ use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
 
 use super::column::Column;
+use super::column::calendar::{Calendar, CalendarKind};
 use super::column::message::Message;
 use super::column::nested::{EnumNames, List, Map, Time, TimeKind};
 
@@ -61,6 +63,11 @@ impl Column {
                 Arc::new(spell(&numbers, names, nulls)?)
             }
             Column::Time(c) => finish_time(c, rows)?,
+            Column::Calendar(c) => finish_calendar(c, rows)?,
+            Column::Json(c) => {
+                let (offsets, data, nulls) = c.values.finish(rows);
+                Arc::new(StringArray::try_new(offsets, data.into(), nulls)?)
+            }
             Column::Wrapper(c) => c.value.finish(rows, field)?,
             Column::Message(c) => Arc::new(c.finish(rows)?),
             Column::List(c) => Arc::new(finish_list(c, rows, field)?),
@@ -90,6 +97,17 @@ fn finish_time(time: &mut Time, rows: usize) -> Result<ArrayRef, ArrowError> {
     Ok(match time.kind {
         TimeKind::Timestamp => Arc::new(TimestampMicrosecondArray::try_new(values.into(), nulls)?.with_timezone("UTC")),
         TimeKind::Duration => Arc::new(DurationMicrosecondArray::try_new(values.into(), nulls)?),
+    })
+}
+
+fn finish_calendar(calendar: &mut Calendar, rows: usize) -> Result<ArrayRef, ArrowError> {
+    let (values, nulls) = calendar.values.finish(rows);
+    Ok(match calendar.kind {
+        CalendarKind::Date => {
+            let days: Vec<i32> = values.into_iter().map(|days| days as i32).collect();
+            Arc::new(Date32Array::try_new(days.into(), nulls)?)
+        }
+        CalendarKind::TimeOfDay => Arc::new(Time64MicrosecondArray::try_new(values.into(), nulls)?),
     })
 }
 

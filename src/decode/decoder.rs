@@ -52,13 +52,20 @@ impl Decoder {
     }
 
     fn build(message: &MessageDescriptor, columns: &[&str], selection: &Selection, nullable: bool) -> Result<Decoder> {
-        let shape = MessageShape::of(message)?;
-        let root = plan::root(&shape, columns, selection).map_err(|name| {
+        Self::of_shape(&MessageShape::of(message)?, columns, selection, nullable)
+    }
+
+    /// As [`Decoder::new`] for the message with this tree; with `nullable` as [`Decoder::with_nullable_rows`].
+    ///
+    /// # Errors
+    /// The message has no such field.
+    pub fn of_shape(shape: &MessageShape, columns: &[&str], selection: &Selection, nullable: bool) -> Result<Decoder> {
+        let root = plan::root(shape, columns, selection).map_err(|name| {
             Error::invalid(format!("message {} has no field {name}: name one of its fields", shape.name))
         })?;
         let widen = |field: &Arc<Field>| field.as_ref().clone().with_nullable(nullable || field.is_nullable());
         let schema = Arc::new(Schema::new(root.fields.iter().map(widen).collect::<Vec<_>>()));
-        let message = shape.name;
+        let message = shape.name.clone();
         Ok(Decoder { message, root, schema, nullable, rows: 0, present: Validity::new(true) })
     }
 

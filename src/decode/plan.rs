@@ -3,6 +3,8 @@
 use arrow::datatypes::Fields;
 
 use super::column::Column;
+use super::column::calendar::{Calendar, CalendarKind};
+use super::column::json::{Json, JsonKind};
 use super::column::message::{Chosen, Entry, Message, NO_ONEOF, Required};
 use super::column::nested::{EnumNames, List, Map, Time, TimeKind, Wrapper};
 use super::selection::Selection;
@@ -99,15 +101,15 @@ fn column(field: &FieldShape, selection: &Selection) -> Column {
         Label::Repeated => {
             let wire = field.wire();
             let element = (wire != 2 && wire != 3).then_some(field.number << 3 | wire);
-            Column::List(Box::new(List::new(value(&field.value, selection, false), element)))
+            Column::List(Box::new(List::new(value(&field.value, selection, field.value.may_be_null()), element)))
         }
         Label::Map(key) => {
             let keys = scalar(*key, false);
             // Maps are read whole, but not when nothing of the field is read at all.
-            let values = value(&field.value, &Selection::All, false);
+            let values = value(&field.value, &Selection::All, field.value.may_be_null());
             Column::Map(Box::new(Map::new(keys, key.wire(), values, field.value.wire())))
         }
-        label => value(&field.value, selection, *label == Label::Optional),
+        label => value(&field.value, selection, *label == Label::Optional || field.value.may_be_null()),
     }
 }
 
@@ -119,6 +121,11 @@ fn value(shape: &ValueShape, selection: &Selection, nullable: bool) -> Column {
         }
         ValueShape::Wrapper(kind) => Column::Wrapper(Box::new(Wrapper::new(scalar(*kind, nullable), kind.wire()))),
         ValueShape::Timestamp => Column::Time(Box::new(Time::new(TimeKind::Timestamp, nullable))),
+        ValueShape::Date => Column::Calendar(Box::new(Calendar::new(CalendarKind::Date, nullable))),
+        ValueShape::TimeOfDay => Column::Calendar(Box::new(Calendar::new(CalendarKind::TimeOfDay, nullable))),
+        ValueShape::JsonObject => Column::Json(Box::new(Json::new(JsonKind::Struct, nullable))),
+        ValueShape::JsonValue => Column::Json(Box::new(Json::new(JsonKind::Value, nullable))),
+        ValueShape::JsonList => Column::Json(Box::new(Json::new(JsonKind::List, nullable))),
         ValueShape::Duration => Column::Time(Box::new(Time::new(TimeKind::Duration, nullable))),
         // What is not NULL is there: an element, a map's value.
         ValueShape::Empty => Column::Empty(Fixed::new(!nullable, nullable)),

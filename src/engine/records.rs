@@ -189,10 +189,9 @@ impl RecordDecoder {
         }
         let decoder = match &spec.format {
             ValueFormat::Raw => None,
-            ValueFormat::Protobuf { message, .. } => Some(match spec.on_null_value {
-                NullValue::Skip => Decoder::new(message, &fields, selection)?,
-                NullValue::Row => Decoder::with_nullable_rows(message, &fields, selection)?,
-            }),
+            ValueFormat::Protobuf { shape, .. } => {
+                Some(Decoder::of_shape(shape, &fields, selection, spec.on_null_value == NullValue::Row)?)
+            }
         };
         Ok(Self {
             topic: spec.topic.clone(),

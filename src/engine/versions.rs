@@ -27,7 +27,7 @@ impl Versions<'_> {
     /// `Invalid` with the differences when a field that the query uses has changed so that old records are no longer
     /// understood; `Unavailable` when the store fails.
     pub(crate) async fn compare(&self, source: &SourceSpec, observer: &dyn Observer) -> Result<Option<i64>> {
-        let ValueFormat::Protobuf { descriptors, message } = &source.format else { return Ok(None) };
+        let ValueFormat::Protobuf { descriptors, message, .. } = &source.format else { return Ok(None) };
         let hash = hash63(descriptors.encoded());
         let then = self.sink.txn(&self.sink.owner().schema(&source.topic));
         if then == Some(hash) {

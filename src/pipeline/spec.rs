@@ -12,7 +12,7 @@ use prost_reflect::MessageDescriptor;
 
 use crate::contract::Contract;
 use crate::offsets::Start;
-use crate::schema::Descriptors;
+use crate::schema::{Descriptors, MessageShape};
 
 /// `STORED AS KAFKA`: a topic.
 #[derive(Clone)]
@@ -74,6 +74,8 @@ pub enum ValueFormat {
         descriptors: Arc<Descriptors>,
         /// The message of the topic's values.
         message: MessageDescriptor,
+        /// The tree of its fields, as the columns have it.
+        shape: Arc<MessageShape>,
     },
     /// One column `value VARBINARY`.
     Raw,
@@ -85,9 +87,9 @@ impl ValueFormat {
         match (self, other) {
             (ValueFormat::Raw, ValueFormat::Raw) => true,
             (
-                ValueFormat::Protobuf { descriptors: a, message: m },
-                ValueFormat::Protobuf { descriptors: b, message: n },
-            ) => a.sha256() == b.sha256() && m.full_name() == n.full_name(),
+                ValueFormat::Protobuf { descriptors: a, shape: m, .. },
+                ValueFormat::Protobuf { descriptors: b, shape: n, .. },
+            ) => a.sha256() == b.sha256() && m == n,
             _ => false,
         }
     }

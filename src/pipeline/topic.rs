@@ -14,16 +14,17 @@ use super::suggest;
 use super::text::{Place, SourceText};
 use super::units;
 use crate::offsets::Start;
-use crate::schema::{self, Descriptors, ProtoFault, ProtoFaultKind};
+use crate::schema::{Descriptors, MessageShape, ProtoFault, ProtoFaultKind};
 
 /// The options that a topic has now.
-const OPTIONS: [&str; 14] = [
+const OPTIONS: [&str; 15] = [
     "value.proto",
     "value.message",
     "value.descriptor",
     "proto.include",
     "value.format",
     "value.framing",
+    "max_recursion",
     "start",
     "max_rows",
     "on_decode_error",
@@ -142,6 +143,7 @@ impl Loader<'_> {
 
     fn value_format(&mut self, table: &mut TableStatement<'_>) -> Option<ValueFormat> {
         let formats = [("protobuf", false), ("raw", true)];
+        let recursion = table.options.take("max_recursion", &mut self.faults, units::number);
         let raw = table.options.take("value.format", &mut self.faults, |v| units::one_of(v, &formats));
         let [proto, set, message, include] =
             ["value.proto", "value.descriptor", "value.message", "proto.include"].map(|key| table.options.text(key));
@@ -185,7 +187,14 @@ impl Loader<'_> {
             self.faults.push(fault);
             return None;
         };
-        Some(ValueFormat::Protobuf { descriptors, message })
+        match MessageShape::with_recursion(&message, usize::try_from(recursion.unwrap_or(0)).unwrap_or(usize::MAX)) {
+            Ok(shape) => Some(ValueFormat::Protobuf { descriptors, message, shape: Arc::new(shape) }),
+            Err(error) => {
+                let fault = Fault::new(&self.source, &place, error.message());
+                self.faults.push(fault.remedy("change the message, or read it with 'value.format' 'raw'"));
+                None
+            }
+        }
     }
 
     /// Compiles a `.proto` file; the same file with the same include roots only once.
@@ -258,14 +267,7 @@ impl Loader<'_> {
     fn topic_schema(&mut self, format: &ValueFormat, on_null_value: NullValue, place: &Place) -> Option<SchemaRef> {
         let value: Vec<Arc<Field>> = match format {
             ValueFormat::Raw => vec![Arc::new(Field::new("value", DataType::Binary, true))],
-            ValueFormat::Protobuf { message, .. } => match schema::columns(message) {
-                Ok(fields) => fields.iter().cloned().collect(),
-                Err(error) => {
-                    let fault = Fault::new(&self.source, place, error.message());
-                    self.faults.push(fault.remedy("change the message, or read it with 'value.format' 'raw'"));
-                    return None;
-                }
-            },
+            ValueFormat::Protobuf { shape, .. } => shape.columns().iter().cloned().collect(),
         };
         if let Some(taken) = value.iter().find(|f| META_COLUMNS.contains(&f.name().as_str())) {
             let message =

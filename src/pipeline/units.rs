@@ -44,6 +44,14 @@ pub fn count(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A whole number, from 0 on.
+///
+/// # Errors
+/// What a number looks like.
+pub fn number(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| format!("`{text}` is no number: write a whole number from 0 on, such as 2"))
+}
+
 /// A share of a whole, `'10%'`; as a number from 0 to 1.
 ///
 /// # Errors

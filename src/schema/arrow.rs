@@ -30,16 +30,22 @@ impl FieldShape {
     /// The column of the field.
     pub fn column(&self) -> Field {
         let value = self.value.data_type();
+        let may_be_null = self.value.may_be_null();
         let data_type = match &self.label {
-            Label::Repeated => DataType::List(Arc::new(Field::new_list_field(value, false))),
+            Label::Repeated => DataType::List(Arc::new(Field::new_list_field(value, may_be_null))),
             Label::Map(key) => {
                 let key = Field::new("key", key.data_type(), false);
-                let pair = Fields::from(vec![key, Field::new("value", value, false)]);
+                let pair = Fields::from(vec![key, Field::new("value", value, may_be_null)]);
                 DataType::Map(Arc::new(Field::new("entries", DataType::Struct(pair), false)), false)
             }
             Label::Implicit | Label::Optional | Label::Required => value,
         };
-        Field::new(&self.name, data_type, self.label == Label::Optional)
+        let nullable = match self.label {
+            Label::Optional => true,
+            Label::Required => may_be_null,
+            Label::Implicit | Label::Repeated | Label::Map(_) => false,
+        };
+        Field::new(&self.name, data_type, nullable)
     }
 }
 
@@ -51,6 +57,9 @@ impl ValueShape {
             ValueShape::Enum(_) => DataType::Utf8,
             ValueShape::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             ValueShape::Duration => DataType::Duration(TimeUnit::Microsecond),
+            ValueShape::Date => DataType::Date32,
+            ValueShape::TimeOfDay => DataType::Time64(TimeUnit::Microsecond),
+            ValueShape::JsonObject | ValueShape::JsonValue | ValueShape::JsonList => DataType::Utf8,
             ValueShape::Empty => DataType::Boolean,
             ValueShape::Recursive => DataType::Binary,
             ValueShape::Message(message) => DataType::Struct(message.columns()),
@@ -100,6 +109,25 @@ mod tests {
         message Inner { string name = 1; }
         message Tree { Tree left = 1; repeated Tree more = 2; }
     "#;
+
+    #[test]
+    fn a_message_in_itself_is_unfolded_as_often_as_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tree.proto");
+        std::fs::write(&path, "syntax = \"proto3\"; message Tree { Tree left = 1; int32 n = 2; }").unwrap();
+        let tree = Descriptors::compile(&[path], &[]).unwrap().message("Tree").unwrap();
+        let depth = |max_recursion| {
+            let mut left = MessageShape::with_recursion(&tree, max_recursion).unwrap().columns()[0].data_type().clone();
+            let mut depth = 0;
+            while let DataType::Struct(fields) = &left {
+                left = fields[0].data_type().clone();
+                depth += 1;
+            }
+            assert_eq!(left, DataType::Binary);
+            depth
+        };
+        assert_eq!([depth(0), depth(1), depth(5)], [0, 1, 5]);
+    }
 
     #[test]
     fn every_type_has_its_column() {

@@ -65,9 +65,19 @@ pub enum ValueShape {
     Timestamp,
     /// `google.protobuf.Duration`.
     Duration,
+    /// `google.type.Date`.
+    Date,
+    /// `google.type.TimeOfDay`.
+    TimeOfDay,
+    /// `google.protobuf.Struct`.
+    JsonObject,
+    /// `google.protobuf.Value`.
+    JsonValue,
+    /// `google.protobuf.ListValue`.
+    JsonList,
     /// A message without fields: all that can be known is whether it is there.
     Empty,
-    /// A message that contains itself: left as it is on the wire.
+    /// A message that contains itself more often than is asked for: left as it is on the wire.
     Recursive,
     /// Any other message.
     Message(MessageShape),
@@ -109,7 +119,15 @@ impl MessageShape {
     /// # Errors
     /// It nests deeper than 100 messages or has more than 20,000 fields in all.
     pub fn of(message: &MessageDescriptor) -> Result<Self> {
-        Outline { root: message.full_name(), stack: Vec::new(), fields: 0 }.message(message)
+        Self::with_recursion(message, 0)
+    }
+
+    /// The tree of `message` in which a message that contains itself is unfolded so often.
+    ///
+    /// # Errors
+    /// As [`MessageShape::of`].
+    pub fn with_recursion(message: &MessageDescriptor, max_recursion: usize) -> Result<Self> {
+        Outline { root: message.full_name(), stack: Vec::new(), fields: 0, max_recursion }.message(message)
     }
 }
 
@@ -119,6 +137,7 @@ struct Outline<'a> {
     /// The messages that are being walked, outermost first.
     stack: Vec<String>,
     fields: usize,
+    max_recursion: usize,
 }
 
 impl Outline<'_> {
@@ -173,7 +192,14 @@ impl Outline<'_> {
         Ok(match message.full_name() {
             "google.protobuf.Timestamp" => ValueShape::Timestamp,
             "google.protobuf.Duration" => ValueShape::Duration,
-            name if self.stack.iter().any(|open| open == name) => ValueShape::Recursive,
+            "google.protobuf.Struct" => ValueShape::JsonObject,
+            "google.protobuf.Value" => ValueShape::JsonValue,
+            "google.protobuf.ListValue" => ValueShape::JsonList,
+            "google.type.Date" => ValueShape::Date,
+            "google.type.TimeOfDay" => ValueShape::TimeOfDay,
+            name if self.stack.iter().filter(|open| *open == name).count() > self.max_recursion => {
+                ValueShape::Recursive
+            }
             name => match wrapped(name, message) {
                 Some(scalar) => ValueShape::Wrapper(scalar),
                 None if message.fields().len() == 0 => ValueShape::Empty,
@@ -184,6 +210,13 @@ impl Outline<'_> {
 
     fn too_large(&self, what: &str) -> Error {
         Error::invalid(format!("message {} {what}: use a smaller message", self.root))
+    }
+}
+
+impl ValueShape {
+    /// Whether a value that is there may be NULL all the same: a date that no calendar has.
+    pub fn may_be_null(&self) -> bool {
+        matches!(self, ValueShape::Date | ValueShape::TimeOfDay)
     }
 }
 

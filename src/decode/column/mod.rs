@@ -1,10 +1,14 @@
 //! A column in the making, and how a value on the wire gets into it.
 
+pub(super) mod calendar;
+pub(super) mod json;
 pub(super) mod message;
 pub(super) mod nested;
 
 use std::mem::size_of;
 
+use self::calendar::Calendar;
+use self::json::Json;
 use self::message::Message;
 use self::nested::{EnumNames, List, Map, Time, Wrapper};
 use super::cursor::{Cursor, MAX_DEPTH};
@@ -33,6 +37,9 @@ pub(super) enum Column {
     Enum(Fixed<i32>, Box<EnumNames>),
     Time(Box<Time>),
     Wrapper(Box<Wrapper>),
+    Calendar(Box<Calendar>),
+    /// A message that is a JSON text.
+    Json(Box<Json>),
     /// A message of which only the presence is known.
     Empty(Fixed<bool>),
     /// A message as it is on the wire.
@@ -83,6 +90,12 @@ impl Column {
     fn read_rare(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
         match self {
             Column::Wrapper(c) => c.read(cursor, row, depth),
+            Column::Calendar(c) => c.read(cursor, row, depth),
+            Column::Json(c) => {
+                let start = cursor.position();
+                let bytes = read_raw(cursor, tag, depth)?;
+                c.read(bytes, row, depth + 1).inspect_err(|_| cursor.rewind(start))
+            }
             Column::Empty(c) => {
                 read_raw(cursor, tag, depth)?;
                 c.put(row, true);
@@ -118,6 +131,8 @@ impl Column {
             Column::Text(c) | Column::Bytes(c) | Column::Raw(c) => c.len(),
             Column::Time(c) => c.len(),
             Column::Wrapper(c) => c.len(),
+            Column::Calendar(c) => c.len(),
+            Column::Json(c) => c.values.len(),
             Column::Message(c) => c.len(),
             Column::List(c) => c.len(),
             Column::Map(c) => c.len(),
@@ -138,6 +153,8 @@ impl Column {
             Column::Text(c) | Column::Bytes(c) | Column::Raw(c) => c.truncate(rows),
             Column::Time(c) => c.truncate(rows),
             Column::Wrapper(c) => c.truncate(rows),
+            Column::Calendar(c) => c.truncate(rows),
+            Column::Json(c) => c.values.truncate(rows),
             Column::Message(c) => c.truncate(rows),
             Column::List(c) => c.truncate(rows),
             Column::Map(c) => c.truncate(rows),
@@ -169,6 +186,7 @@ impl Column {
             Column::Enum(_, names) => rows * (size_of::<i32>() + names.longest()),
             Column::Text(c) | Column::Bytes(c) | Column::Raw(c) => rows * size_of::<i32>() + c.data_len(),
             Column::Wrapper(c) => c.bytes(rows),
+            Column::Json(c) => rows * size_of::<i32>() + c.values.data_len(),
             Column::Message(c) => c.bytes(rows),
             Column::List(c) => c.bytes(rows),
             Column::Map(c) => c.bytes(rows),

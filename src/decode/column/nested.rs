@@ -133,7 +133,7 @@ impl TimeKind {
 }
 
 /// Passes over a field of a message whose own fields have the tags `known`.
-fn skip_beside(cursor: &mut Cursor<'_>, tag: u32, known: &[u32], depth: usize) -> Result<(), Reason> {
+pub(super) fn skip_beside(cursor: &mut Cursor<'_>, tag: u32, known: &[u32], depth: usize) -> Result<(), Reason> {
     let (number, found) = (tag >> 3, (tag & 7) as u8);
     match known.iter().find(|known| *known >> 3 == number) {
         Some(known) if found < 6 && found != 4 => Err(Reason::WireType { found, expected: (known & 7) as u8 }),

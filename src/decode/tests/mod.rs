@@ -2,6 +2,7 @@
 
 mod cell;
 mod hostile;
+mod known;
 mod oracle;
 mod random;
 

@@ -1,0 +1,131 @@
+//! Well-known messages that are one value here: JSON texts, dates and times of day.
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Date32Type, Time64MicrosecondType};
+use prost_reflect::prost::Message as _;
+use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Value};
+
+use crate::decode::{Decoder, Selection};
+use crate::schema::{Descriptors, columns};
+
+const DATE: &str = "syntax = \"proto3\"; package google.type; message Date { int32 year = 1; int32 month = 2; \
+    int32 day = 3; }";
+const TIME: &str = "syntax = \"proto3\"; package google.type; message TimeOfDay { int32 hours = 1; int32 minutes = 2; \
+    int32 seconds = 3; int32 nanos = 4; }";
+const SOURCE: &str = r#"
+    syntax = "proto3";
+    import "google/protobuf/struct.proto"; import "google/type/date.proto"; import "google/type/timeofday.proto";
+    message Known {
+      google.protobuf.Struct attributes = 1; repeated google.protobuf.Value values = 2;
+      google.type.Date day = 3; repeated google.type.Date days = 4; google.type.TimeOfDay at = 5;
+      map<string, google.protobuf.ListValue> lists = 6;
+      oneof pick { google.protobuf.Value any = 7; int32 number = 8; }
+    }"#;
+
+fn known() -> MessageDescriptor {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("google/type")).unwrap();
+    for (name, source) in [("google/type/date.proto", DATE), ("google/type/timeofday.proto", TIME), ("k.proto", SOURCE)]
+    {
+        std::fs::write(dir.path().join(name), source).unwrap();
+    }
+    let roots = [dir.path().to_path_buf()];
+    Descriptors::compile(&[dir.path().join("k.proto")], &roots).unwrap().message("Known").unwrap()
+}
+
+/// Records from their text format.
+fn record(message: &MessageDescriptor, fields: &[(&str, Value)]) -> Vec<u8> {
+    let mut record = DynamicMessage::new(message.clone());
+    for (name, value) in fields {
+        record.set_field_by_name(name, value.clone());
+    }
+    record.encode_to_vec()
+}
+
+fn of(message: &MessageDescriptor, field: &str, numbers: &[(&str, i32)]) -> Value {
+    let kind = message.get_field_by_name(field).unwrap().kind();
+    let mut inner = DynamicMessage::new(kind.as_message().unwrap().clone());
+    for (name, number) in numbers {
+        inner.set_field_by_name(name, Value::I32(*number));
+    }
+    Value::Message(inner)
+}
+
+fn json(message: &MessageDescriptor, field: &str, set: (&str, Value)) -> Value {
+    let kind = message.get_field_by_name(field).unwrap().kind();
+    let mut inner = DynamicMessage::new(kind.as_message().unwrap().clone());
+    assert_eq!(inner.descriptor().full_name(), "google.protobuf.Value");
+    inner.set_field_by_name(set.0, set.1);
+    Value::Message(inner)
+}
+
+fn decode(message: &MessageDescriptor, records: &[Vec<u8>]) -> RecordBatch {
+    let fields = columns(message).unwrap();
+    let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).collect();
+    let mut decoder = Decoder::new(message, &names, &Selection::All).unwrap();
+    for record in records {
+        drop(decoder.push(record));
+    }
+    decoder.finish().unwrap()
+}
+
+#[test]
+fn they_have_the_columns_that_are_documented() {
+    let got: Vec<String> = columns(&known())
+        .unwrap()
+        .iter()
+        .map(|f| format!("{} {}{}", f.name(), f.data_type(), if f.is_nullable() { "?" } else { "" }))
+        .collect();
+    assert_eq!(got[0], "attributes Utf8?");
+    assert_eq!(got[1], "values List(non-null Utf8)");
+    assert_eq!(got[2], "day Date32?");
+    assert_eq!(got[3], "days List(Date32)");
+    assert_eq!(got[4], "at Time64(µs)?");
+    assert!(got[5].contains("\"value\": non-null Utf8"), "{}", got[5]);
+}
+
+#[test]
+fn what_no_calendar_has_is_null_and_the_rest_goes_on() {
+    let message = known();
+    let day = |numbers: &[(&str, i32)]| of(&message, "day", numbers);
+    let good = [("year", 2024), ("month", 2), ("day", 29)];
+    let days = Value::List(vec![day(&good), day(&[("year", 2023), ("month", 2), ("day", 29)]), day(&good)]);
+    let time = of(&message, "at", &[("hours", 12), ("nanos", 5_000)]);
+    let batch = decode(
+        &message,
+        &[
+            record(&message, &[("day", day(&good)), ("days", days), ("at", time)]),
+            record(&message, &[("day", day(&[("year", 2024)])), ("at", of(&message, "at", &[("hours", 25)]))]),
+            record(&message, &[]),
+        ],
+    );
+    let column = batch.column(2).as_primitive::<Date32Type>();
+    assert_eq!((column.value(0), column.is_null(1), column.is_null(2)), (19_782, true, true));
+    let listed = batch.column(3).as_list::<i32>().value(0);
+    let listed = listed.as_primitive::<Date32Type>();
+    assert_eq!(listed.iter().collect::<Vec<_>>(), [Some(19_782), None, Some(19_782)]);
+    let at = batch.column(4).as_primitive::<Time64MicrosecondType>();
+    assert_eq!((at.value(0), at.is_null(1)), (43_200_000_005, true));
+    assert_eq!(batch.schema().field(4).data_type(), at.data_type());
+    assert!(matches!(batch.column(2).data_type(), DataType::Date32));
+}
+
+#[test]
+fn a_bad_text_rolls_its_record_back() {
+    let message = known();
+    let text = |text: &str| json(&message, "any", ("string_value", Value::String(text.into())));
+    let first = record(&message, &[("any", text("first"))]);
+    let last = record(&message, &[("any", text("last"))]);
+    // any (7) { string_value (3): not UTF-8 } behind a good attribute.
+    let mut bad = record(&message, &[("number", Value::I32(1))]);
+    bad.extend([0x3a, 0x03, 0x1a, 0x01, 0xff]);
+    let batch = decode(&message, &[first, bad.clone(), last.clone(), [last, vec![0x40, 5]].concat()]);
+    let any = batch.column(6).as_string::<i32>();
+    assert_eq!(any.iter().collect::<Vec<_>>(), [Some("\"first\""), Some("\"last\""), None]);
+    assert_eq!(batch.column(7).as_primitive::<arrow::datatypes::Int32Type>().value(2), 5, "the last member wins");
+
+    let names = ["any"];
+    let mut decoder = Decoder::new(&message, &names, &Selection::All).unwrap();
+    let fault = decoder.push(&bad).unwrap_err();
+    assert_eq!((fault.reason.as_str(), fault.field.as_str()), ("utf8", "any"));
+}

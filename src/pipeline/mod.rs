@@ -7,6 +7,7 @@ mod diagnose;
 mod fault;
 mod function;
 mod loader;
+mod message_contract;
 mod names;
 mod options;
 mod params;

@@ -21,9 +21,17 @@ use super::units;
 use crate::contract::{Check, Contract, ContractColumn, check_refusal};
 
 /// The options that a sink has now.
-const SINK_OPTIONS: [&str; 4] = ["mode", "on_violation", "schema_mode", "target_file_size"];
+const SINK_OPTIONS: [&str; 7] = [
+    "mode",
+    "on_violation",
+    "schema_mode",
+    "target_file_size",
+    "contract.proto",
+    "contract.message",
+    "contract.include",
+];
 /// The options that come later.
-const SINK_LATER: [&str; 3] = ["quarantine", "contract.proto", "contract.message"];
+const SINK_LATER: [&str; 1] = ["quarantine"];
 /// When a data file is closed.
 const TARGET_FILE_SIZE: u64 = 128_000_000;
 
@@ -164,6 +172,7 @@ impl Loader<'_> {
         }
         let contract = self.contract(&table);
         let partition_by = self.partition_columns(&table, &contract);
+        self.message_contract(&mut table, &contract);
         let options = self.sink_options(&mut table.options);
         let location = table.location.as_deref().map(|location| self.locate(location))?;
         table.options.finish("a sink", &SINK_OPTIONS, &mut self.faults);

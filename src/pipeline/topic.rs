@@ -198,7 +198,7 @@ impl Loader<'_> {
     }
 
     /// Compiles a `.proto` file; the same file with the same include roots only once.
-    fn compile(&mut self, file: &str, include: Option<&str>, place: &Place) -> Option<Arc<Descriptors>> {
+    pub(super) fn compile(&mut self, file: &str, include: Option<&str>, place: &Place) -> Option<Arc<Descriptors>> {
         let path = self.environment.resolve(file);
         let mut includes: Vec<PathBuf> = include
             .unwrap_or("proto")

@@ -207,7 +207,7 @@ fn string(of: &str, text: &mut Vec<u8>) -> Result<(), Reason> {
 const WHOLE: f64 = 9_007_199_254_740_992.0;
 
 fn number(of: f64, text: &mut Vec<u8>) -> Result<(), Reason> {
-    let shown = if of.is_nan() {
+    if of.is_nan() {
         string("NaN", text)
     } else if of.is_infinite() {
         string(if of > 0.0 { "Infinity" } else { "-Infinity" }, text)
@@ -215,8 +215,7 @@ fn number(of: f64, text: &mut Vec<u8>) -> Result<(), Reason> {
         serde_json::to_writer(text, &(of as i64)).map_err(|_| Reason::TooLarge)
     } else {
         serde_json::to_writer(text, &of).map_err(|_| Reason::TooLarge)
-    };
-    shown
+    }
 }
 
 #[cfg(test)]

@@ -109,6 +109,13 @@ impl Decoder {
         self.rows += 1;
     }
 
+    /// Takes the last row back.
+    pub fn pop(&mut self) {
+        self.rows = self.rows.saturating_sub(1);
+        self.root.truncate(self.rows);
+        self.present.truncate(self.rows);
+    }
+
     /// The rows so far.
     pub fn rows(&self) -> usize {
         self.rows

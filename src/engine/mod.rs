@@ -14,6 +14,7 @@ mod letter_list;
 mod letter_log;
 mod position;
 mod query;
+mod record_key;
 mod records;
 mod retry;
 mod run;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{
     ArrayRef, BinaryArray, BinaryBuilder, Int32Array, Int64Array, ListBuilder, RecordBatch, RecordBatchOptions,
-    StringArray, StringBuilder, StructBuilder, TimestampMicrosecondArray,
+    StringArray, StringBuilder, StructBuilder, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Fields, SchemaRef};
@@ -13,10 +13,11 @@ use arrow::datatypes::{DataType, Fields, SchemaRef};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::record_key::KeyDecoder;
 use crate::decode::{DecodeFault, Decoder, Reason, Selection};
 use crate::error::{Error, Result};
 use crate::observe::Records;
-use crate::pipeline::{DEAD_LETTERS_FREE, META_COLUMNS, NullValue, OnDecodeError, SourceSpec, ValueFormat};
+use crate::pipeline::{DEAD_LETTERS_FREE, KeyFormat, META_COLUMNS, NullValue, OnDecodeError, SourceSpec, ValueFormat};
 use crate::source::{Headers, Payloads, RawBatch, Wanted};
 
 /// Posts of dead letters that wait for their writer at most; each is of one raw batch.
@@ -139,7 +140,10 @@ enum Column {
     Partition,
     Offset,
     Timestamp,
+    /// The record's key as it is.
     Key,
+    /// The record's key, decoded.
+    DecodedKey,
     Headers,
 }
 
@@ -153,6 +157,7 @@ pub(crate) struct RecordDecoder {
     columns: Vec<Column>,
     schema: SchemaRef,
     decoder: Option<Decoder>,
+    key: Option<KeyDecoder>,
 }
 
 impl RecordDecoder {
@@ -177,7 +182,8 @@ impl RecordDecoder {
                 (Some(1), _) => Column::Partition,
                 (Some(2), _) => Column::Offset,
                 (Some(3), _) => Column::Timestamp,
-                (Some(4), _) => Column::Key,
+                (Some(4), _) if spec.key == KeyFormat::Bytes => Column::Key,
+                (Some(4), _) => Column::DecodedKey,
                 (Some(_), _) => Column::Headers,
             });
         }
@@ -187,6 +193,8 @@ impl RecordDecoder {
                 others.filter(|(index, field)| !projection.contains(index) && selection.field(field.name()).is_some());
             fields.extend(others.map(|(_, field)| field.name().as_str()));
         }
+        let wants_key = columns.contains(&Column::DecodedKey) || (is_shared && selection.field("_key").is_some());
+        let key = if wants_key { KeyDecoder::new(&spec.key)? } else { None };
         let decoder = match &spec.format {
             ValueFormat::Raw => None,
             ValueFormat::Protobuf { shape, .. } => {
@@ -201,15 +209,17 @@ impl RecordDecoder {
             columns,
             schema,
             decoder,
+            key,
         })
     }
 
     /// What the reader has to copy besides values.
     pub(crate) fn wanted(&self) -> Wanted {
         // A dead letter is kept with its key and its headers.
-        let whole = self.decoder.is_some() && self.on_decode_error == OnDecodeError::DeadLetter;
+        let decodes = self.decoder.is_some() || self.key.is_some();
+        let whole = decodes && self.on_decode_error == OnDecodeError::DeadLetter;
         Wanted {
-            key: whole || self.columns.contains(&Column::Key),
+            key: whole || self.key.is_some() || self.columns.contains(&Column::Key),
             headers: whole || self.columns.contains(&Column::Headers),
         }
     }
@@ -221,7 +231,10 @@ impl RecordDecoder {
     /// and field.
     pub(crate) fn decode(&mut self, raw: &RawBatch, counts: &RecordCounts) -> Result<Decoded> {
         let Values { kept, letters } = self.values(raw)?;
-        let (nulls, dead) = (raw.values.nulls.len() as u64, letters.as_ref().map_or(0, |l| l.faults.len() as u64));
+        let dead = letters.as_ref().map_or(0, |l| l.faults.len() as u64);
+        // A tombstone with a broken key is a dead letter.
+        let nulls = raw.values.nulls.len() - letters.as_ref().map_or(0, |l| l.raw.values.nulls.len());
+        let nulls = nulls as u64;
         counts.read.fetch_add(raw.len() as u64, Ordering::Relaxed);
         counts.null.fetch_add(nulls, Ordering::Relaxed);
         counts.dead.fetch_add(dead, Ordering::Relaxed);
@@ -235,6 +248,10 @@ impl RecordDecoder {
             Some(decoder) => Some(decoder.finish()?),
             None => None,
         };
+        let keys = match (&mut self.key, &raw.keys) {
+            (Some(key), Some(keys)) => Some(key.finish(keys)?),
+            _ => None,
+        };
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
         for (column, field) in self.columns.iter().zip(self.schema.fields()) {
             let whole: ArrayRef = match column {
@@ -245,6 +262,10 @@ impl RecordDecoder {
                     }
                     None => return Err(Error::invalid("a field of a topic that has no message")),
                 },
+                Column::DecodedKey => {
+                    arrays.push(keys.clone().unwrap_or_else(|| new_null_array(field.data_type(), rows)));
+                    continue;
+                }
                 Column::Raw => Arc::new(binary(&raw.values)),
                 Column::Topic => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.topic, raw.len()))),
                 Column::Partition => Arc::new(Int32Array::from_value(raw.partition, raw.len())),
@@ -269,43 +290,66 @@ impl RecordDecoder {
             .map_err(|e| Error::unavailable(format!("topic {}: columns do not fit together: {e}", self.topic)))
     }
 
-    /// Decodes the values.
+    /// Decodes keys and values.
     fn values(&mut self, raw: &RawBatch) -> Result<Values> {
         let skip = self.on_null_value == NullValue::Skip;
-        let Some(decoder) = &mut self.decoder else {
+        if self.decoder.is_none() && self.key.is_none() {
             return Ok(Values { kept: kept(raw, skip, &[]), letters: None });
-        };
+        }
         let mut nulls = raw.values.nulls.iter().copied().peekable();
         let mut dead = Vec::new();
         let mut faults = Vec::new();
         for row in 0..raw.len() {
-            if nulls.next_if_eq(&(row as u32)).is_some() {
-                if !skip {
-                    decoder.push_null();
-                }
+            let is_null = nulls.next_if_eq(&(row as u32)).is_some();
+            if is_null && skip {
                 continue;
             }
-            let value = raw.values.value(row);
-            let pushed = match value.len() > self.max_record_bytes {
-                true => Err(DecodeFault { reason: Reason::Oversized, position: 0, field: String::new() }),
-                false => decoder.push(value),
-            };
-            let Err(fault) = pushed else { continue };
+            let Err(fault) = self.record(raw, row, is_null) else { continue };
             if self.on_decode_error == OnDecodeError::Fail {
-                // The rows before it must not turn up in the decoder's next batch.
-                drop(decoder.finish());
-                return Err(Error::violated(format!(
-                    "topic {}, partition {}, offset {}: the record cannot be decoded: {fault}; nothing of this \
-                     micro-batch was committed. Mend the producer or the .proto, or set 'on_decode_error' \
-                     'dead_letter', then run again",
-                    self.topic, raw.partition, raw.offsets[row]
-                )));
+                return Err(self.refuse(raw, row, &fault));
             }
             dead.push(row as u32);
             faults.push(fault);
         }
         let letters = (!dead.is_empty()).then(|| Letters { raw: raw.only(&dead), faults });
         Ok(Values { kept: kept(raw, skip, &dead), letters })
+    }
+
+    /// Decodes one record, whole or not at all.
+    #[inline]
+    fn record(&mut self, raw: &RawBatch, row: usize, is_null: bool) -> Result<(), DecodeFault> {
+        if let (Some(key), Some(keys)) = (&mut self.key, &raw.keys) {
+            key.push(keys, row)?;
+        }
+        let Some(decoder) = &mut self.decoder else { return Ok(()) };
+        if is_null {
+            decoder.push_null();
+            return Ok(());
+        }
+        let value = raw.values.value(row);
+        let pushed = match value.len() > self.max_record_bytes {
+            true => Err(DecodeFault { reason: Reason::Oversized, position: 0, field: String::new() }),
+            false => decoder.push(value),
+        };
+        if let (Err(_), Some(key)) = (&pushed, &mut self.key) {
+            key.pop();
+        }
+        pushed
+    }
+
+    /// The error of a record that cannot be decoded and must be.
+    #[cold]
+    fn refuse(&mut self, raw: &RawBatch, row: usize, fault: &DecodeFault) -> Error {
+        // The rows before it must not turn up in the next batch.
+        drop(self.decoder.as_mut().map(Decoder::finish));
+        if let (Some(key), Some(keys)) = (&mut self.key, &raw.keys) {
+            drop(key.finish(keys));
+        }
+        Error::violated(format!(
+            "topic {}, partition {}, offset {}: the record cannot be decoded: {fault}; nothing of this micro-batch was \
+             committed. Mend the producer or the .proto, or set 'on_decode_error' 'dead_letter', then run again",
+            self.topic, raw.partition, raw.offsets[row]
+        ))
     }
 }
 

@@ -41,8 +41,8 @@ use datafusion::sql::sqlparser::ast::{CreateView, Query};
 pub use fault::{Fault, Faults, Severity};
 pub use secret::Environment;
 pub use spec::{
-    CheckSpec, DEAD_LETTERS_FREE, LookupFormat, LookupSpec, META_COLUMNS, ModelSpec, NullValue, OnDecodeError,
-    QueryKind, QuerySpec, SchemaChange, Settings, SinkMode, SinkSpec, SourceSpec, ValueFormat,
+    CheckSpec, DEAD_LETTERS_FREE, KeyFormat, LookupFormat, LookupSpec, META_COLUMNS, ModelSpec, NullValue,
+    OnDecodeError, QueryKind, QuerySpec, SchemaChange, Settings, SinkMode, SinkSpec, SourceSpec, ValueFormat,
 };
 pub use topic::meta_fields;
 

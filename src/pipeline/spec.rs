@@ -25,6 +25,8 @@ pub struct SourceSpec {
     pub topic: String,
     /// How a record's value becomes columns.
     pub format: ValueFormat,
+    /// What the column `_key` is.
+    pub key: KeyFormat,
     /// Where a query without a position begins.
     pub start: Start,
     /// Records a micro-batch at most over all partitions; `None`: the setting `flumen.max_rows`.
@@ -79,6 +81,28 @@ pub enum ValueFormat {
     },
     /// One column `value VARBINARY`.
     Raw,
+}
+
+/// What the column `_key` is: the options `key.format`, `key.proto`, `key.message`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KeyFormat {
+    /// The key as it is.
+    Bytes,
+    /// Its text; a key that is not UTF-8 makes its record a dead letter.
+    Text,
+    /// A message, as a struct of its fields.
+    Message(Arc<MessageShape>),
+}
+
+impl KeyFormat {
+    /// The type of the column `_key`.
+    pub fn data_type(&self) -> DataType {
+        match self {
+            KeyFormat::Bytes => DataType::Binary,
+            KeyFormat::Text => DataType::Utf8,
+            KeyFormat::Message(shape) => DataType::Struct(shape.columns()),
+        }
+    }
 }
 
 impl ValueFormat {

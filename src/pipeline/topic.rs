@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use super::fault::Fault;
 use super::loader::{Loader, TableStatement};
 use super::options::word;
-use super::spec::{META_COLUMNS, NullValue, OnDecodeError, SourceSpec, ValueFormat};
+use super::spec::{KeyFormat, META_COLUMNS, NullValue, OnDecodeError, SourceSpec, ValueFormat};
 use super::suggest;
 use super::text::{Place, SourceText};
 use super::units;
@@ -17,7 +17,7 @@ use crate::offsets::Start;
 use crate::schema::{Descriptors, MessageShape, ProtoFault, ProtoFaultKind};
 
 /// The options that a topic has now.
-const OPTIONS: [&str; 15] = [
+const OPTIONS: [&str; 18] = [
     "value.proto",
     "value.message",
     "value.descriptor",
@@ -25,6 +25,9 @@ const OPTIONS: [&str; 15] = [
     "value.format",
     "value.framing",
     "max_recursion",
+    "key.format",
+    "key.proto",
+    "key.message",
     "start",
     "max_rows",
     "on_decode_error",
@@ -43,7 +46,7 @@ const MAX_RECORD_BYTES: u64 = 16_000_000;
 const LATER: [&str; 3] = ["schema.registry.url", "watermark.column", "watermark.delay"];
 
 /// The columns that every topic has after its message's fields.
-pub fn meta_fields() -> Vec<Field> {
+pub fn meta_fields(key: &KeyFormat) -> Vec<Field> {
     let header =
         Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)]);
     let headers = DataType::List(Arc::new(Field::new("element", DataType::Struct(header), false)));
@@ -52,7 +55,7 @@ pub fn meta_fields() -> Vec<Field> {
         (DataType::Int32, false),
         (DataType::Int64, false),
         (DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
-        (DataType::Binary, true),
+        (key.data_type(), true),
         (headers, true),
     ];
     let field = |(name, (data_type, nullable)): (&str, (DataType, bool))| Field::new(name, data_type, nullable);
@@ -85,16 +88,18 @@ impl Loader<'_> {
         options.refuse_later(&LATER, faults);
         let kafka = self.kafka_properties(&mut table);
         let format = self.value_format(&mut table);
+        let key = self.key_format(&mut table);
         table.options.finish("a topic", &OPTIONS, &mut self.faults);
         let (brokers, topic) = address?;
-        let format = format?;
+        let (format, key) = (format?, key?);
         let on_null_value = on_null_value.unwrap_or(NullValue::Skip);
-        let schema = self.topic_schema(&format, on_null_value, &table.options_place)?;
+        let schema = self.topic_schema(&format, &key, on_null_value, &table.options_place)?;
         (self.faults.count().0 == before).then_some(SourceSpec {
             name: table.name,
             brokers,
             topic,
             format,
+            key,
             start: start.unwrap_or(Start::Earliest),
             max_rows,
             on_null_value,
@@ -197,6 +202,42 @@ impl Loader<'_> {
         }
     }
 
+    fn key_format(&mut self, table: &mut TableStatement<'_>) -> Option<KeyFormat> {
+        let words = [("bytes", 0), ("string", 1), ("protobuf", 2)];
+        let format = table.options.take("key.format", &mut self.faults, |v| units::one_of(v, &words)).unwrap_or(0);
+        let (proto, message) = (table.options.text("key.proto"), table.options.text("key.message"));
+        let (proto, message) = match (format, proto, message) {
+            (0, None, None) => return Some(KeyFormat::Bytes),
+            (1, None, None) => return Some(KeyFormat::Text),
+            (2, Some(proto), Some(message)) => (proto, message),
+            (2, _, _) => {
+                let wrong = "the key has no `key.proto` or no `key.message`";
+                let fault = Fault::new(&self.source, &table.options_place, wrong);
+                self.faults.push(fault.remedy("write 'key.proto' 'FILE.proto', 'key.message' 'package.Message'"));
+                return None;
+            }
+            (_, proto, message) => {
+                let (_, place) = proto.or(message)?;
+                let fault = Fault::new(&self.source, &place, "only a protobuf key has a message");
+                self.faults.push(fault.remedy("write 'key.format' 'protobuf', or leave it out"));
+                return None;
+            }
+        };
+        let descriptors = self.compile(&proto.0?, None, &proto.1)?;
+        let name = message.0?;
+        let shape = descriptors.message(&name).map(|message| MessageShape::of(&message));
+        let why = match shape {
+            Some(Ok(shape)) => return Some(KeyFormat::Message(Arc::new(shape))),
+            Some(Err(error)) => error.message().to_string(),
+            None => format!("message `{name}` is not in the proto files"),
+        };
+        let names = descriptors.message_names();
+        let remedy = suggest::did_you_mean(&name, names.iter().map(String::as_str));
+        let fault = Fault::new(&self.source, &message.1, why);
+        self.faults.push(fault.remedy(remedy.unwrap_or_else(|| "name another message".into())));
+        None
+    }
+
     /// Compiles a `.proto` file; the same file with the same include roots only once.
     pub(super) fn compile(&mut self, file: &str, include: Option<&str>, place: &Place) -> Option<Arc<Descriptors>> {
         let path = self.environment.resolve(file);
@@ -264,7 +305,13 @@ impl Loader<'_> {
         self.faults.push(fault.remedy(remedy));
     }
 
-    fn topic_schema(&mut self, format: &ValueFormat, on_null_value: NullValue, place: &Place) -> Option<SchemaRef> {
+    fn topic_schema(
+        &mut self,
+        format: &ValueFormat,
+        key: &KeyFormat,
+        on_null_value: NullValue,
+        place: &Place,
+    ) -> Option<SchemaRef> {
         let value: Vec<Arc<Field>> = match format {
             ValueFormat::Raw => vec![Arc::new(Field::new("value", DataType::Binary, true))],
             ValueFormat::Protobuf { shape, .. } => shape.columns().iter().cloned().collect(),
@@ -281,7 +328,8 @@ impl Loader<'_> {
             NullValue::Row => Arc::new(field.as_ref().clone().with_nullable(true)),
             NullValue::Skip => field,
         };
-        let fields: Vec<_> = value.into_iter().map(nullable).chain(meta_fields().into_iter().map(Arc::new)).collect();
+        let fields: Vec<_> =
+            value.into_iter().map(nullable).chain(meta_fields(key).into_iter().map(Arc::new)).collect();
         Some(Arc::new(Schema::new(fields)))
     }
 }
@@ -303,7 +351,7 @@ mod tests {
 
     #[test]
     fn meta_columns_are_those_of_the_contract() {
-        let fields = meta_fields();
+        let fields = meta_fields(&KeyFormat::Bytes);
         let names: Vec<_> = fields.iter().map(|f| f.name().as_str()).collect();
         assert_eq!(names, META_COLUMNS);
         assert!(!fields[2].is_nullable() && fields[3].is_nullable());

@@ -291,3 +291,53 @@ fn a_retry_beside_the_stream_disturbs_nobody() {
     let left: i64 = place.ask(&["list"]).iter().map(|g| g["count"].as_i64().unwrap()).sum();
     assert_eq!(left, bad as i64);
 }
+
+#[test]
+fn keys_are_texts_or_messages_and_broken_ones_are_dead_letters() {
+    let query = "SELECT _partition, _offset, _key, CAST(placement.slot AS BIGINT) FROM ads";
+    let place = Place::new("keys", ", 'key.format' 'string', 'on_null_value' 'row'", query);
+    let record = |key: Option<&[u8]>, value: Option<Vec<u8>>| crate::broker::NewRecord {
+        partition: 0,
+        key: key.map(<[u8]>::to_vec),
+        value,
+        timestamp: 1_795_132_800_000,
+        ..Default::default()
+    };
+    let slot = |n: i32| crate::ads::Placement { page: "k".into(), slot: n }.encode_to_vec();
+    Broker::shared().produce(
+        &place.topic,
+        &[
+            record(Some(&slot(7)), Some(impression(0).encode_to_vec())),
+            record(None, Some(impression(1).encode_to_vec())),
+            record(Some(&[0xff]), Some(impression(2).encode_to_vec())),
+            record(Some(&slot(8)), Some(vec![0x0a, 0xff])),
+            record(Some(&[0xfe]), None),
+            record(Some(&slot(9)), None),
+        ],
+    );
+    let progress = place.run().exits(0).json();
+    assert_eq!(progress[0]["records"], serde_json::json!({"read": 6, "decoded": 2, "dead": 3, "null": 1}));
+    let keys = |table: &Path| -> Vec<Value> {
+        let mut rows = delta::read_with_python(table).rows;
+        rows.sort_by_key(|row| row["at"].as_i64());
+        rows.into_iter().map(|mut row| row.remove("ad_id").unwrap()).collect()
+    };
+    assert_eq!(keys(&place.table()), ["\n\u{1}k\u{10}\u{7}".into(), Value::Null, "\n\u{1}k\u{10}\t".into()]);
+    let letters = delta::read_with_python(&place.letters()).rows;
+    let field = |offset: i64| letters.iter().find(|row| row["offset"] == offset).unwrap()["field"].clone();
+    assert_eq!([field(2), field(3), field(4)], ["_key".into(), Value::Null, "_key".into()], "ad_id is not read here");
+
+    // The same topic with messages for keys, into another table.
+    place.edit(
+        FILE,
+        "'string'",
+        &format!("'protobuf', 'key.proto' '{PROTO}', 'key.message' 'ads.v1.AdImpression.Placement'"),
+    );
+    place.edit(FILE, "_key, CAST(placement.slot AS BIGINT)", "_key.page, CAST(_key.slot AS BIGINT)");
+    place.edit(FILE, "tables/landed", "tables/by_message");
+    place.run().exits(0);
+    let mut rows = delta::read_with_python(&place.dir.path().join("tables/by_message")).rows;
+    rows.sort_by_key(|row| row["at"].as_i64());
+    let got: Vec<(Value, Value)> = rows.iter().map(|row| (row["at"].clone(), row["slot"].clone())).collect();
+    assert_eq!(got, [(0.into(), 7.into()), (1.into(), Value::Null), (5.into(), 9.into())]);
+}

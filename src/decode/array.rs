@@ -5,12 +5,12 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DurationMicrosecondArray, Float32Array,
-    Float64Array, Int32Array, Int64Array, ListArray, MapArray, StringArray, StructArray, Time64MicrosecondArray,
-    TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DurationMicrosecondArray,
+    Float32Array, Float64Array, Int32Array, Int64Array, ListArray, MapArray, StringArray, StructArray,
+    Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::compute::filter;
+use arrow::compute::{filter, nullif};
 use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
 
@@ -87,9 +87,24 @@ impl Message {
         self.validity.gap(self.rows, rows);
         self.rows = 0;
         let nulls = self.validity.finish();
-        let columns = self.finish_columns(rows)?;
+        let mut columns = self.finish_columns(rows)?;
+        if let Some(nulls) = &nulls {
+            columns = columns.into_iter().map(|column| masked(column, nulls)).collect::<Result<_, _>>()?;
+        }
         StructArray::try_new_with_length(self.fields.clone(), columns, nulls, rows)
     }
+}
+
+/// The column with NULL also where `nulls` has one, with all that is in it: whoever takes a field out of a struct looks
+/// at that field alone.
+pub(super) fn masked(column: ArrayRef, nulls: &NullBuffer) -> Result<ArrayRef, ArrowError> {
+    let Some(whole) = column.as_struct_opt() else {
+        return nullif(&column, &BooleanArray::new(!nulls.inner(), None));
+    };
+    let (fields, children, own) = whole.clone().into_parts();
+    let children = children.into_iter().map(|child| masked(child, nulls)).collect::<Result<Vec<_>, _>>()?;
+    let nulls = NullBuffer::union(own.as_ref(), Some(nulls));
+    Ok(Arc::new(StructArray::try_new_with_length(fields, children, nulls, column.len())?))
 }
 
 fn finish_time(time: &mut Time, rows: usize) -> Result<ArrayRef, ArrowError> {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, make_array};
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use prost_reflect::MessageDescriptor;
 
+use super::array::masked;
 use super::column::message::Message;
 use super::cursor::Cursor;
 use super::fault::{DecodeFault, Reason};
@@ -60,11 +61,10 @@ impl Decoder {
     /// # Errors
     /// The message has no such field.
     pub fn of_shape(shape: &MessageShape, columns: &[&str], selection: &Selection, nullable: bool) -> Result<Decoder> {
-        let root = plan::root(shape, columns, selection).map_err(|name| {
+        let root = plan::root(shape, columns, selection, nullable).map_err(|name| {
             Error::invalid(format!("message {} has no field {name}: name one of its fields", shape.name))
         })?;
-        let widen = |field: &Arc<Field>| field.as_ref().clone().with_nullable(nullable || field.is_nullable());
-        let schema = Arc::new(Schema::new(root.fields.iter().map(widen).collect::<Vec<_>>()));
+        let schema = Arc::new(Schema::new(root.fields.clone()));
         let message = shape.name.clone();
         Ok(Decoder { message, root, schema, nullable, rows: 0, present: Validity::new(true) })
     }
@@ -142,15 +142,9 @@ impl Decoder {
     fn assemble(&mut self, rows: usize, nulls: Option<&NullBuffer>) -> Result<RecordBatch, ArrowError> {
         let mut columns = self.root.finish_columns(rows)?;
         if let Some(nulls) = nulls {
-            columns = columns.into_iter().map(|column| with_nulls(column, nulls)).collect::<Result<_, _>>()?;
+            columns = columns.into_iter().map(|column| masked(column, nulls)).collect::<Result<_, _>>()?;
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
     }
-}
-
-/// The column with NULL also where `nulls` has one.
-fn with_nulls(column: ArrayRef, nulls: &NullBuffer) -> Result<ArrayRef, ArrowError> {
-    let nulls = NullBuffer::union(column.nulls(), Some(nulls));
-    Ok(make_array(column.to_data().into_builder().nulls(nulls).build()?))
 }

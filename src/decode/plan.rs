@@ -19,25 +19,48 @@ struct Wanted<'a> {
 }
 
 /// The plan of the topic's message: a column for each name, in that order, or the name that it does not have.
-pub(super) fn root<'a>(shape: &MessageShape, names: &[&'a str], selection: &Selection) -> Result<Message, &'a str> {
+///
+/// With `nullable` a row may be NULL whole.
+pub(super) fn root<'a>(
+    shape: &MessageShape,
+    names: &[&'a str],
+    selection: &Selection,
+    nullable: bool,
+) -> Result<Message, &'a str> {
     let all = Selection::All;
     let mut wanted = Vec::with_capacity(names.len());
     for name in names {
         let field = shape.fields.iter().find(|field| field.name == *name).ok_or(*name)?;
         wanted.push(Wanted { field, selection: selection.field(name).or(Some(&all)) });
     }
-    let fields = wanted.iter().map(|wanted| wanted.field.column()).collect();
-    Ok(message(shape, &wanted, fields, false))
+    let fields = wanted.iter().map(|wanted| wanted.field.column_within(nullable)).collect();
+    Ok(message(shape, &wanted, fields, Nulls { itself: false, within: nullable }))
+}
+
+/// Whether a value may be NULL.
+#[derive(Clone, Copy)]
+struct Nulls {
+    /// Itself.
+    itself: bool,
+    /// Because of the messages that it is in.
+    within: bool,
+}
+
+impl Nulls {
+    fn any(self) -> bool {
+        self.itself || self.within
+    }
 }
 
 /// A nested message: all of its columns are there, those that are wanted are read.
-fn nested(shape: &MessageShape, selection: &Selection, nullable: bool) -> Message {
+fn nested(shape: &MessageShape, selection: &Selection, nulls: Nulls) -> Message {
     let wanted = shape.fields.iter().map(|field| Wanted { field, selection: selection.field(&field.name) });
-    message(shape, &wanted.collect::<Vec<_>>(), shape.columns(), nullable)
+    message(shape, &wanted.collect::<Vec<_>>(), shape.columns_within(nulls.any()), nulls)
 }
 
-fn message(shape: &MessageShape, wanted: &[Wanted<'_>], fields: Fields, nullable: bool) -> Message {
-    let mut columns: Vec<Column> = wanted.iter().map(|w| column(w.field, w.selection.unwrap_or(&NONE))).collect();
+fn message(shape: &MessageShape, wanted: &[Wanted<'_>], fields: Fields, nulls: Nulls) -> Message {
+    let mut columns: Vec<Column> =
+        wanted.iter().map(|w| column(w.field, w.selection.unwrap_or(&NONE), nulls.any())).collect();
     let mut names: Vec<Box<str>> = wanted.iter().map(|w| w.field.name.as_str().into()).collect();
     let read = wanted.iter().enumerate().filter(|(_, wanted)| wanted.selection.is_some());
     let mut slots: Vec<(usize, &FieldShape)> = read.map(|(slot, wanted)| (slot, wanted.field)).collect();
@@ -68,7 +91,7 @@ fn message(shape: &MessageShape, wanted: &[Wanted<'_>], fields: Fields, nullable
         required,
         fields,
         rows: 0,
-        validity: Validity::new(nullable),
+        validity: Validity::new(nulls.itself),
     }
 }
 
@@ -96,24 +119,30 @@ fn entries(slots: &[(usize, &FieldShape)]) -> Vec<Entry> {
     entries
 }
 
-fn column(field: &FieldShape, selection: &Selection) -> Column {
+fn column(field: &FieldShape, selection: &Selection, within: bool) -> Column {
+    // What a list or a map holds is there, whatever it is in.
+    let held = Nulls { itself: field.value.may_be_null(), within: false };
     match &field.label {
         Label::Repeated => {
             let wire = field.wire();
             let element = (wire != 2 && wire != 3).then_some(field.number << 3 | wire);
-            Column::List(Box::new(List::new(value(&field.value, selection, field.value.may_be_null()), element)))
+            Column::List(Box::new(List::new(value(&field.value, selection, held), element)))
         }
         Label::Map(key) => {
             let keys = scalar(*key, false);
             // Maps are read whole, but not when nothing of the field is read at all.
-            let values = value(&field.value, &Selection::All, field.value.may_be_null());
+            let values = value(&field.value, &Selection::All, held);
             Column::Map(Box::new(Map::new(keys, key.wire(), values, field.value.wire())))
         }
-        label => value(&field.value, selection, *label == Label::Optional || field.value.may_be_null()),
+        label => {
+            let itself = *label == Label::Optional || field.value.may_be_null();
+            value(&field.value, selection, Nulls { itself, within })
+        }
     }
 }
 
-fn value(shape: &ValueShape, selection: &Selection, nullable: bool) -> Column {
+fn value(shape: &ValueShape, selection: &Selection, nulls: Nulls) -> Column {
+    let nullable = nulls.itself;
     match shape {
         ValueShape::Scalar(kind) => scalar(*kind, nullable),
         ValueShape::Enum(numbers) => {
@@ -130,7 +159,7 @@ fn value(shape: &ValueShape, selection: &Selection, nullable: bool) -> Column {
         // What is not NULL is there: an element, a map's value.
         ValueShape::Empty => Column::Empty(Fixed::new(!nullable, nullable)),
         ValueShape::Recursive => Column::Raw(Variable::new(nullable)),
-        ValueShape::Message(message) => Column::Message(Box::new(nested(message, selection, nullable))),
+        ValueShape::Message(message) => Column::Message(Box::new(nested(message, selection, nulls))),
     }
 }
 

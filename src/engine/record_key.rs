@@ -30,7 +30,7 @@ impl KeyDecoder {
             KeyFormat::Bytes => None,
             KeyFormat::Text => Some(KeyDecoder::Text(Vec::new())),
             KeyFormat::Message(shape) => {
-                let fields = shape.columns();
+                let fields = shape.columns_within(true);
                 let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
                 let decoder = Box::new(Decoder::of_shape(shape, &names, &Selection::All, true)?);
                 Some(KeyDecoder::Message { fields, decoder, present: Vec::new() })

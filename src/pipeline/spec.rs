@@ -100,7 +100,7 @@ impl KeyFormat {
         match self {
             KeyFormat::Bytes => DataType::Binary,
             KeyFormat::Text => DataType::Utf8,
-            KeyFormat::Message(shape) => DataType::Struct(shape.columns()),
+            KeyFormat::Message(shape) => DataType::Struct(shape.columns_within(true)),
         }
     }
 }

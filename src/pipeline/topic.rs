@@ -314,7 +314,10 @@ impl Loader<'_> {
     ) -> Option<SchemaRef> {
         let value: Vec<Arc<Field>> = match format {
             ValueFormat::Raw => vec![Arc::new(Field::new("value", DataType::Binary, true))],
-            ValueFormat::Protobuf { shape, .. } => shape.columns().iter().cloned().collect(),
+            ValueFormat::Protobuf { shape, .. } => {
+                // A tombstone that becomes a row has no value at all, whatever the message says of its fields.
+                shape.columns_within(on_null_value == NullValue::Row).iter().cloned().collect()
+            }
         };
         if let Some(taken) = value.iter().find(|f| META_COLUMNS.contains(&f.name().as_str())) {
             let message =
@@ -323,13 +326,7 @@ impl Loader<'_> {
             self.faults.push(fault.remedy("rename the field, or read it with 'value.format' 'raw'"));
             return None;
         }
-        // A tombstone that becomes a row has no value at all, whatever the message says of its fields.
-        let nullable = |field: Arc<Field>| match on_null_value {
-            NullValue::Row => Arc::new(field.as_ref().clone().with_nullable(true)),
-            NullValue::Skip => field,
-        };
-        let fields: Vec<_> =
-            value.into_iter().map(nullable).chain(meta_fields(key).into_iter().map(Arc::new)).collect();
+        let fields: Vec<_> = value.into_iter().chain(meta_fields(key).into_iter().map(Arc::new)).collect();
         Some(Arc::new(Schema::new(fields)))
     }
 }

@@ -11,7 +11,7 @@ use crate::error::Result;
 /// The columns of a message: one a field, in the order of the `.proto` file.
 ///
 /// Delta has no unsigned numbers, so `uint32` is Int64 and `uint64` is Decimal128(20, 0). An enum is its name. What has
-/// presence in protobuf is nullable; lists, maps and what is in them are not.
+/// presence in protobuf is nullable, with all that is in it; lists and maps are not.
 ///
 /// # Errors
 /// The message nests too deeply or has too many fields.
@@ -22,36 +22,44 @@ pub fn columns(message: &MessageDescriptor) -> Result<Fields> {
 impl MessageShape {
     /// The columns of the message.
     pub fn columns(&self) -> Fields {
-        self.fields.iter().map(FieldShape::column).collect()
+        self.columns_within(false)
+    }
+
+    /// The columns of the message where it may itself be NULL (`nullable`): then so may all that is in it.
+    pub fn columns_within(&self, nullable: bool) -> Fields {
+        self.fields.iter().map(|field| field.column_within(nullable)).collect()
     }
 }
 
 impl FieldShape {
-    /// The column of the field.
-    pub fn column(&self) -> Field {
-        let value = self.value.data_type();
+    /// The column of the field in a message that may be NULL (`nullable`) or not.
+    pub fn column_within(&self, nullable: bool) -> Field {
         let may_be_null = self.value.may_be_null();
-        let data_type = match &self.label {
-            Label::Repeated => DataType::List(Arc::new(Field::new_list_field(value, may_be_null))),
-            Label::Map(key) => {
-                let key = Field::new("key", key.data_type(), false);
-                let pair = Fields::from(vec![key, Field::new("value", value, may_be_null)]);
-                DataType::Map(Arc::new(Field::new("entries", DataType::Struct(pair), false)), false)
-            }
-            Label::Implicit | Label::Optional | Label::Required => value,
-        };
-        let nullable = match self.label {
+        let itself = match self.label {
             Label::Optional => true,
             Label::Required => may_be_null,
             Label::Implicit | Label::Repeated | Label::Map(_) => false,
+        };
+        let nullable = nullable || itself;
+        let data_type = match &self.label {
+            Label::Repeated => {
+                DataType::List(Arc::new(Field::new_list_field(self.value.data_type(false), may_be_null)))
+            }
+            Label::Map(key) => {
+                let key = Field::new("key", key.data_type(), false);
+                // Never NULL, but DataFusion's functions of maps take values that may be.
+                let pair = Fields::from(vec![key, Field::new("value", self.value.data_type(false), true)]);
+                DataType::Map(Arc::new(Field::new("entries", DataType::Struct(pair), false)), false)
+            }
+            Label::Implicit | Label::Optional | Label::Required => self.value.data_type(nullable),
         };
         Field::new(&self.name, data_type, nullable)
     }
 }
 
 impl ValueShape {
-    /// The type of a value.
-    pub fn data_type(&self) -> DataType {
+    /// The type of a value that may be NULL (`nullable`) or not: in a message that may be, all that is in it may be.
+    pub fn data_type(&self, nullable: bool) -> DataType {
         match self {
             ValueShape::Scalar(scalar) | ValueShape::Wrapper(scalar) => scalar.data_type(),
             ValueShape::Enum(_) => DataType::Utf8,
@@ -62,7 +70,7 @@ impl ValueShape {
             ValueShape::JsonObject | ValueShape::JsonValue | ValueShape::JsonList => DataType::Utf8,
             ValueShape::Empty => DataType::Boolean,
             ValueShape::Recursive => DataType::Binary,
-            ValueShape::Message(message) => DataType::Struct(message.columns()),
+            ValueShape::Message(message) => DataType::Struct(message.columns_within(nullable)),
         }
     }
 }
@@ -151,9 +159,9 @@ mod tests {
             "text Utf8",
             "maybe Utf8?",
             "color Utf8",
-            "inner Struct(\"name\": non-null Utf8)?",
+            "inner Struct(\"name\": Utf8)?",
             "many List(non-null Struct(\"name\": non-null Utf8))",
-            "named Map(\"entries\": non-null Struct(\"key\": non-null Utf8, \"value\": non-null \
+            "named Map(\"entries\": non-null Struct(\"key\": non-null Utf8, \"value\": \
              Struct(\"name\": non-null Utf8)), unsorted)",
             "a Int64?",
             "b Utf8?",
@@ -161,8 +169,8 @@ mod tests {
             "took Duration(µs)?",
             "wrapped Decimal128(20, 0)?",
             "nothing Boolean?",
-            "any Struct(\"type_url\": non-null Utf8, \"value\": non-null Binary)?",
-            "tree Struct(\"left\": Binary, \"more\": non-null List(non-null Binary))?",
+            "any Struct(\"type_url\": Utf8, \"value\": Binary)?",
+            "tree Struct(\"left\": Binary, \"more\": List(non-null Binary))?",
             "list List(non-null Int32)",
         ];
         assert_eq!(got, want);

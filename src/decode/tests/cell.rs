@@ -53,7 +53,7 @@ pub fn expected(message: &DynamicMessage, field: &FieldDescriptor, column: &Fiel
             cells.sort();
             Cell::Map(cells)
         }
-        _ if column.is_nullable() && !present => Cell::Null,
+        _ if field.supports_presence() && !present => Cell::Null,
         (value, data_type) => of_value(value, &field.kind(), data_type),
     }
 }

@@ -81,7 +81,7 @@ fn they_have_the_columns_that_are_documented() {
     assert_eq!(got[2], "day Date32?");
     assert_eq!(got[3], "days List(Date32)");
     assert_eq!(got[4], "at Time64(µs)?");
-    assert!(got[5].contains("\"value\": non-null Utf8"), "{}", got[5]);
+    assert!(got[5].contains("\"value\": Utf8"), "{}", got[5]);
 }
 
 #[test]
@@ -128,4 +128,29 @@ fn a_bad_text_rolls_its_record_back() {
     let mut decoder = Decoder::new(&message, &names, &Selection::All).unwrap();
     let fault = decoder.push(&bad).unwrap_err();
     assert_eq!((fault.reason.as_str(), fault.field.as_str()), ("utf8", "any"));
+}
+
+/// A field of a message that is not there is NULL, not its default: whoever takes it out of the struct sees no struct.
+#[test]
+fn what_is_in_an_absent_message_is_null() {
+    let message = super::message(
+        r#"syntax = "proto3"; message M { Outer outer = 1; } message Outer { Inner inner = 1; int32 n = 2; string s = 3;
+           repeated int32 l = 4; } message Inner { int32 deep = 1; }"#,
+    );
+    let names = ["outer"];
+    let mut decoder = Decoder::new(&message, &names, &Selection::All).unwrap();
+    // Nothing; an empty outer; an outer with an empty inner.
+    for bytes in [&[][..], &[0x0a, 0], &[0x0a, 2, 0x0a, 0]] {
+        decoder.push(bytes).unwrap();
+    }
+    let batch = decoder.finish().unwrap();
+    let outer = batch.column(0).as_struct();
+    let nulls = |array: &dyn Array| (0..3).map(|row| array.is_null(row)).collect::<Vec<_>>();
+    assert_eq!(nulls(outer), [true, false, false]);
+    for field in ["n", "s", "l"] {
+        assert_eq!(nulls(outer.column_by_name(field).unwrap()), [true, false, false], "{field}");
+    }
+    let inner = outer.column_by_name("inner").unwrap().as_struct();
+    assert_eq!(nulls(inner), [true, true, false]);
+    assert_eq!(nulls(inner.column(0)), [true, true, false]);
 }

@@ -139,12 +139,27 @@ impl From<datafusion::error::DataFusionError> for Error {
                 },
                 D::ArrowError(inner, note) => match *inner {
                     arrow::error::ArrowError::ExternalError(inner) => D::External(inner),
+                    fault if is_in_the_data(&fault) => {
+                        return Error::violated(format!(
+                            "{fault}. A value does not fit what the query does with it: use TRY_CAST, or leave such \
+                             rows out with WHERE"
+                        ));
+                    }
                     plain => return Error::unavailable(D::ArrowError(Box::new(plain), note).to_string()),
                 },
                 other => return Error::unavailable(other.to_string()),
             };
         }
     }
+}
+
+/// Whether an error says that a value cannot be computed with: running it again gives the same.
+fn is_in_the_data(error: &arrow::error::ArrowError) -> bool {
+    use arrow::error::ArrowError as A;
+    matches!(
+        error,
+        A::CastError(_) | A::ParseError(_) | A::ComputeError(_) | A::DivideByZero | A::ArithmeticOverflow(_)
+    )
 }
 
 /// The error below a cause that several consumers share, told again with the same kind.

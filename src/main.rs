@@ -9,7 +9,10 @@ fn main() -> ExitCode {
     match flumen::cli::main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            let text = error.to_string();
+            // The faults of a file begin with a word of their own.
+            let told = ["error:", "warning:"].iter().any(|word| text.starts_with(word));
+            eprintln!("{}{text}", if told { "" } else { "error: " });
             ExitCode::from(error.kind().exit_code())
         }
     }

@@ -91,11 +91,20 @@ enum Verb {
     DeadLetters(dead_letters::DeadLetters),
 }
 
-/// Reads the arguments and does what they say.
+/// SQL nests as deep as people write it, and planning it goes as deep. Only the pages that are used are real.
+const STACK: usize = 256 << 20;
+
+/// Reads the arguments and does what they say, on a thread with a large stack.
 ///
 /// # Errors
 /// What the verb returns; its kind is the exit code.
 pub fn main() -> Result<()> {
+    let unstarted = |e: std::io::Error| Error::unavailable(format!("no thread to run on: {e}"));
+    let thread = std::thread::Builder::new().name("flumen".into()).stack_size(STACK).spawn(run).map_err(unstarted)?;
+    thread.join().map_err(|_| Error::unavailable("the process failed; report what it said above"))?
+}
+
+fn run() -> Result<()> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -132,7 +141,8 @@ fn usage(error: &clap::Error) -> Result<()> {
 
 fn start_logging(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
+        // What the libraries below call an error is told by our own errors, with a remedy.
+        0 => "flumen=warn,off",
         1 => "flumen=info,warn",
         2 => "flumen=debug,info",
         _ => "debug",

@@ -11,7 +11,7 @@ use super::write::{close, write_all};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
 use crate::error::Result;
-use crate::observe::{Records, Rows, check_conservation, grouped};
+use crate::observe::{Durations, Progress, Records, Rows, SinkProgress, check_conservation};
 use crate::pipeline::{Pipeline, QuerySpec};
 use crate::sink::{Created, DeltaSink, Owner, SinkCommit};
 
@@ -62,12 +62,22 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
             }
         }
     };
-    deps.observer.note(&format!(
-        "query {}: replaced {} with {} rows (version {version}) in {:.3} s",
-        spec.name,
-        sink_spec.location,
-        grouped(rows.written),
-        watch.elapsed().as_secs_f64()
-    ));
+    let millis = watch.elapsed().as_secs_f64() * 1000.0;
+    deps.observer.progress(&Progress {
+        name: spec.name.clone(),
+        pipeline: pipeline.name.clone(),
+        timestamp: clock,
+        batch_id: 0,
+        version: version as i64,
+        num_input_rows: 0,
+        input_rows_per_second: 0.0,
+        processed_rows_per_second: 0.0,
+        duration_ms: Durations { add_batch: millis, trigger_execution: millis, ..Durations::default() },
+        lag: 0,
+        records: Records::default(),
+        rows,
+        sources: Vec::new(),
+        sink: SinkProgress { description: sink_spec.location.clone(), num_output_rows: rows.written },
+    });
     Ok(())
 }

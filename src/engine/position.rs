@@ -9,7 +9,7 @@ use crate::source::Log;
 /// The first positions of a query that has none: its option `start`, resolved once.
 ///
 /// # Errors
-/// What the log returns; `Violated` when `start` names a partition that the topic does not have.
+/// What the log returns; `Invalid` when `start` names a partition or an offset that the topic does not have.
 pub(crate) async fn first(topic: &str, start: &Start, log: &dyn Log) -> Result<BTreeMap<i32, i64>> {
     let bounds = log.bounds().await?;
     Ok(match start {
@@ -17,12 +17,21 @@ pub(crate) async fn first(topic: &str, start: &Start, log: &dyn Log) -> Result<B
         Start::Latest => bounds.iter().map(|b| (b.partition, b.high)).collect(),
         Start::At(time) => log.offsets_at(*time).await?,
         Start::Offsets(given) => {
-            if let Some(unknown) = given.keys().find(|p| !bounds.iter().any(|b| b.partition == **p)) {
-                return Err(Error::violated(format!(
-                    "topic {topic}: `start` names partition {unknown}, but the topic has {} partitions. Mend the \
-                     option `start`",
-                    bounds.len()
-                )));
+            for (partition, offset) in given {
+                let Some(bound) = bounds.iter().find(|b| b.partition == *partition) else {
+                    return Err(Error::invalid(format!(
+                        "topic {topic}: `start` names partition {partition}, but the topic has {} partitions. Mend the \
+                         option `start`",
+                        bounds.len()
+                    )));
+                };
+                if !(bound.low..=bound.high).contains(offset) {
+                    return Err(Error::invalid(format!(
+                        "topic {topic}: `start` names offset {offset} of partition {partition}, which holds [{}, {}). \
+                         Mend the option `start`",
+                        bound.low, bound.high
+                    )));
+                }
             }
             bounds.iter().map(|b| (b.partition, given.get(&b.partition).copied().unwrap_or(b.low))).collect()
         }

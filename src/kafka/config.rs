@@ -233,7 +233,7 @@ impl KafkaConfig {
 
     /// `text` (librdkafka's) without the values of the properties that may be secret.
     pub fn redact(&self, text: &str) -> String {
-        let secret = |name: &str| ["password", "secret", "pem", "config", "username"].iter().any(|s| name.contains(s));
+        let secret = |name: &str| ["password", "secret", "pem", "oauthbearer.config"].iter().any(|s| name.contains(s));
         self.properties
             .iter()
             .filter(|(name, value)| secret(name) && !value.is_empty())

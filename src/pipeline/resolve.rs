@@ -23,7 +23,7 @@ use super::params::{self, ParamFault};
 use super::planner::{Catalogue, analyze, references};
 use super::spec::ModelSpec;
 use super::stand_in;
-use super::statement::{Statement, calls, normal, relations, single};
+use super::statement::{Statement, calls, ignored_clauses, normal, relations, single};
 use super::suggest;
 use super::text::{Place, SourceText};
 use crate::contract::sql_type;
@@ -129,6 +129,11 @@ impl<'a> Resolver<'a> {
 
     /// Plans a query and reports what is wrong with it; `None` when there is no plan at all.
     pub fn plan(&self, statement: &Statement, query: &Query, faults: &mut Faults) -> Option<Planned> {
+        for (name, clause) in ignored_clauses(query) {
+            let place = diagnose::place_of(&self.source, &name).unwrap_or_else(|| statement.verb(&self.source));
+            let fault = Fault::new(&self.source, &place, format!("`{name}`: {clause} is not supported"));
+            faults.push(fault.remedy("leave it out: it would be passed over"));
+        }
         if !self.known_tables(query, faults) {
             return None;
         }

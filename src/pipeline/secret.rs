@@ -2,7 +2,7 @@
 //! for is never printed: a fault shows the text as it is in the file.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The largest file that `${file:…}` reads, in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -64,7 +64,15 @@ impl Refusal {
 impl Environment {
     /// The path as it is meant: relative ones are relative to the root.
     pub fn resolve(&self, path: &str) -> PathBuf {
-        self.root.join(path)
+        let mut plain = PathBuf::new();
+        for component in self.root.join(path).components() {
+            match component {
+                Component::CurDir => {}
+                Component::ParentDir if plain.file_name().is_some() => _ = plain.pop(),
+                other => plain.push(other),
+            }
+        }
+        plain
     }
 
     /// Fills in what stands in `${…}`; each reference is added to `seen` with its value.

@@ -6,7 +6,7 @@ use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{CreateExternalTable, DFParserBuilder, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::{
     CreateFunction, CreateView, Expr, Ident, Insert, ObjectName, Query, SelectItem, Set, SetExpr,
-    Statement as SqlStatement, TableObject, Visit, visit_expressions, visit_relations,
+    Statement as SqlStatement, TableFactor, TableObject, Visit, Visitor, visit_expressions, visit_relations,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::ParserError;
@@ -379,6 +379,28 @@ pub(super) fn relations(query: &Query) -> Vec<ObjectName> {
         ControlFlow::<()>::Continue(())
     });
     names
+}
+
+/// The tables of a query with a clause that the planner passes over without a word, and the clause.
+pub(super) fn ignored_clauses(query: &Query) -> Vec<(ObjectName, &'static str)> {
+    struct Clauses(Vec<(ObjectName, &'static str)>);
+    impl Visitor for Clauses {
+        type Break = ();
+
+        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+            if let TableFactor::Table { name, sample, version, .. } = factor {
+                let clauses = [
+                    sample.is_some().then_some("TABLESAMPLE"),
+                    version.is_some().then_some("a version (FOR … AS OF, VERSION AS OF)"),
+                ];
+                self.0.extend(clauses.into_iter().flatten().map(|clause| (name.clone(), clause)));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut clauses = Clauses(Vec::new());
+    let _ = query.visit(&mut clauses);
+    clauses.0
 }
 
 /// The SELECT whose items are the query's columns: the first one of a set operation.

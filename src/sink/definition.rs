@@ -263,9 +263,19 @@ impl Definition {
             .iter()
             .filter(|column| !self.metadata.partition_columns.contains(&column.name))
             .take(limit)
-            .filter(|column| column.data_type.is_string() && column.data_type != json!("binary"))
+            .filter(|column| column.data_type.as_str().is_some_and(has_exact_statistics))
             .map(|column| format!("`{}`", column.name.replace('`', "``")))
             .collect()
+    }
+}
+
+/// Whether smallest and largest value of a type come out of a file's statistics as they are. The writer turns decimals
+/// into doubles on the way, which tell 15 digits apart: a bound that is a little off makes readers skip rows.
+fn has_exact_statistics(data_type: &str) -> bool {
+    const EXACT_DIGITS: u8 = 15;
+    match data_type.strip_prefix("decimal(").and_then(|rest| rest.split(',').next()) {
+        Some(precision) => precision.trim().parse::<u8>().is_ok_and(|precision| precision <= EXACT_DIGITS),
+        None => data_type != "binary",
     }
 }
 

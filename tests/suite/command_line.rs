@@ -103,3 +103,21 @@ fn a_check_that_returns_rows_is_exit_3_and_shows_them() {
     let failed = finish(&mut flumen(dir.path(), ["run", "checked.sql", "--available-now"])).exits(2);
     assert!(failed.stderr.contains("$last"), "{}", failed.stderr);
 }
+
+#[test]
+fn deep_sql_is_planned_or_refused_and_never_ends_the_process() {
+    let dir = workspace();
+    let many = |count: usize| vec!["1=1"; count].join(" OR ");
+    let deep = |count: usize| format!("{}1{}", "(".repeat(count), ")".repeat(count));
+    for (condition, code) in [(many(3_000), 0), (deep(5_000), 2)] {
+        std::fs::write(dir.path().join("deep.sql"), format!("SELECT 1 WHERE {condition};")).unwrap();
+        finish(&mut flumen(dir.path(), ["check", "deep.sql"])).exits(code);
+    }
+}
+
+#[test]
+fn publishing_to_nobody_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let failed = finish(&mut flumen(dir.path(), ["demo", "--publish-to", "127.0.0.1:9", "--records", "10"])).exits(1);
+    assert!(failed.stderr.contains("127.0.0.1:9") && failed.stderr.contains("is the broker up"), "{}", failed.stderr);
+}

@@ -286,6 +286,33 @@ fn a_message_that_changed_is_compared_before_anything_is_read() {
 }
 
 #[test]
+fn a_start_that_the_topic_does_not_have_is_refused_before_anything_is_made() {
+    let job = Job::new("start", 2);
+    job.produce(0, &impressions(0..10));
+    for (start, told) in [("0:11,1:0", "offset 11 of partition 0, which holds [0, 10)"), ("7:0", "partition 7")] {
+        let text = format!("'ads.v1.AdImpression', 'start' '{start}')");
+        job.edit(FILE, "'ads.v1.AdImpression')", &text);
+        let failed = job.available_now(&[]).exits(2);
+        assert!(failed.stderr.contains(told), "{}", failed.stderr);
+        assert!(!job.sink().join("_delta_log").exists());
+        job.edit(FILE, &text, "'ads.v1.AdImpression')");
+    }
+    job.edit(FILE, "'ads.v1.AdImpression')", "'ads.v1.AdImpression', 'start' '0:4,1:0')");
+    job.available_now(&[]).exits(0);
+    assert_eq!(delta::read_with_python(&job.sink()).rows.len(), 6);
+}
+
+#[test]
+fn a_value_that_does_not_fit_the_query_is_exit_3() {
+    let job = Job::new("values", 1);
+    job.produce(0, &impressions(0..10));
+    job.edit(FILE, "SELECT i.ad_id, i.user_id,", "SELECT i.ad_id, CAST(CAST(i.user_id AS INT) AS VARCHAR),");
+    let failed = job.available_now(&[]).exits(3);
+    assert!(failed.stderr.contains("user-") && failed.stderr.contains("TRY_CAST"), "{}", failed.stderr);
+    assert_eq!(position(&job, 0), Some(0));
+}
+
+#[test]
 fn status_and_sql_tell_where_it_stands() {
     let job = Job::new("status", 1);
     job.produce(0, &impressions(0..40));

@@ -37,7 +37,7 @@ pub(crate) struct Demo {
     /// Where the files and tables of the demo go; when it exists, a fresh one beside it
     #[arg(long, value_name = "DIR", default_value = "flumen-demo")]
     dir: PathBuf,
-    /// Only publish the ad impressions, to these brokers, so that a real Kafka has something to read
+    /// Only publish the ad impressions, to these brokers, so that a real Kafka has something to read; makes the topic
     #[arg(long, value_name = "HOST:PORT")]
     publish_to: Option<String>,
     /// The topic for --publish-to
@@ -85,6 +85,7 @@ impl Demo {
 
     async fn publish(&self, brokers: &str) -> Result<()> {
         let watch = Stopwatch::start();
+        publish::make_topic(brokers, &self.topic, PARTITIONS).await?;
         let publisher = Publisher::new(brokers, &self.topic, self.records, None)?;
         let counts = tokio::task::spawn_blocking(move || publisher.publish())
             .await

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use tokio::sync::watch;
 
 use super::cluster::producer_config;
@@ -14,13 +19,56 @@ use crate::error::{Error, Result};
 /// at most 250 bytes, so even if all of these went to one partition nothing would be dropped.
 const AHEAD: u64 = 15_000;
 
+/// Hears what became of each record: the first failure is kept.
+#[derive(Default)]
+struct Deliveries(Mutex<Option<KafkaError>>);
+
+impl ClientContext for Deliveries {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, line: &str) {
+        tracing::debug!(target: "librdkafka", "{facility}: {line}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", "{error}: {reason}");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.0.lock().get_or_insert_with(|| error.clone());
+        }
+    }
+}
+
 /// Publishes `records` impressions to a topic.
 pub(crate) struct Publisher {
-    producer: ThreadedProducer<DefaultProducerContext>,
+    producer: ThreadedProducer<Deliveries>,
     topic: String,
     records: u64,
     /// Records read and rows written so far, when somebody reads at the same time.
     read: Option<watch::Receiver<(u64, u64)>>,
+}
+
+/// Makes the topic when it is not there.
+///
+/// # Errors
+/// `Unavailable` when the brokers do not answer or refuse.
+pub(crate) async fn make_topic(brokers: &str, topic: &str, partitions: i32) -> Result<()> {
+    let failed = |why: String| {
+        Error::unavailable(format!("topic {topic} at {brokers}: {why}; is the broker up, and may this user create it?"))
+    };
+    let admin: AdminClient<DefaultClientContext> =
+        producer_config(brokers).create().map_err(|e| failed(e.to_string()))?;
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+    let made = admin.create_topics([&new], &options).await.map_err(|e| failed(e.to_string()))?;
+    match made.first() {
+        Some(Err((_, code))) if *code != RDKafkaErrorCode::TopicAlreadyExists => Err(failed(code.to_string())),
+        _ => Ok(()),
+    }
 }
 
 /// What was published.
@@ -38,7 +86,7 @@ impl Publisher {
         records: u64,
         read: Option<watch::Receiver<(u64, u64)>>,
     ) -> Result<Self> {
-        let producer = producer_config(brokers).create().map_err(|e| {
+        let producer = producer_config(brokers).create_with_context(Deliveries::default()).map_err(|e| {
             Error::invalid(format!("no producer for {brokers}: {e}; name brokers as HOST:PORT[,HOST:PORT]"))
         })?;
         Ok(Self { producer, topic: topic.to_owned(), records, read })
@@ -70,7 +118,11 @@ impl Publisher {
     }
 
     fn flush(&self) -> Result<()> {
-        self.producer.flush(Duration::from_secs(60)).map_err(|e| self.failed(&e))
+        self.producer.flush(Duration::from_secs(60)).map_err(|e| self.failed(&e))?;
+        match self.producer.context().0.lock().take() {
+            Some(error) => Err(self.failed(&error)),
+            None => Ok(()),
+        }
     }
 
     fn failed(&self, error: &KafkaError) -> Error {
@@ -78,13 +130,12 @@ impl Publisher {
     }
 
     fn wait_for_reader(&mut self, published: u64) -> Result<()> {
-        let Some(read) = &mut self.read else { return Ok(()) };
-        if published < read.borrow().0 + AHEAD {
-            return Ok(());
+        match &self.read {
+            Some(read) if published >= read.borrow().0 + AHEAD => {}
+            _ => return Ok(()),
         }
-        self.producer
-            .flush(Duration::from_secs(60))
-            .map_err(|e| Error::unavailable(format!("publishing to topic {}: {e}; is the broker up?", self.topic)))?;
+        self.flush()?;
+        let Some(read) = &mut self.read else { return Ok(()) };
         let waited = futures::executor::block_on(read.wait_for(|(done, _)| published < done + AHEAD / 2));
         match waited {
             Ok(_) => Ok(()),

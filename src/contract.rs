@@ -308,6 +308,8 @@ impl fmt::Display for Violation {
     }
 }
 
+impl std::error::Error for Violation {}
+
 /// A contract that is ready to judge batches.
 #[derive(Debug)]
 pub struct ContractEnforcer {

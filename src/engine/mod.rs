@@ -7,6 +7,7 @@
 mod batch;
 mod checks;
 mod commit_info;
+mod culprit;
 mod explain;
 mod letter;
 mod letter_box;

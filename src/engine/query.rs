@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use datafusion::execution::TaskContext;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::ExecutionPlanProperties;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use serde_json::json;
 
 use super::commit_info::CommitInfo;
 use super::records::RecordCounts;
-use super::runner::{Planned, Post, Ran, Runner, Share};
+use super::runner::{Planned, Post, Ran, Read, Runner, Share};
 use super::session::{QuerySession, SessionParts};
 use super::side::{self, SideTables};
 use super::topic::{Slice, TopicTable};
@@ -19,11 +20,12 @@ use super::write::close;
 use super::{Deps, letter, position, selection};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
+use crate::decode::Selection;
 use crate::error::{Error, Result};
 use crate::observe::{
     Durations, Progress, Records, Rows, SinkProgress, SourceProgress, TopicOffsets, check_conservation,
 };
-use crate::offsets::{self, PartitionBounds};
+use crate::offsets::{self, PartitionBounds, PartitionRange};
 use crate::pipeline::{OnDecodeError, Pipeline, QuerySpec, SchemaChange, SinkSpec};
 use crate::sink::{Add, Created, DeltaSink, Owner, SideCommit, SideFiles, SinkCommit, topic_hash};
 use crate::source::{Log, TopicIdentity};
@@ -228,15 +230,7 @@ impl StreamingQuery {
         let optimized = state.optimize(&self.logical)?;
         let wanted = selection::used_fields(&optimized)?;
         for (topic, share) in self.topics.iter().zip(&shares) {
-            let scans = selection::scans(&optimized, topic.tables.iter().map(|table| table.spec().name.as_str()))?;
-            for (index, table) in topic.tables.iter().enumerate() {
-                table.prepare(Slice {
-                    ranges: share.ranges.clone(),
-                    selection: wanted.clone(),
-                    is_shared: scans > 1,
-                    counts: if index == 0 { Arc::clone(&share.counts) } else { Arc::default() },
-                });
-            }
+            topic.prepare(&optimized, &wanted, &share.ranges, &share.counts)?;
         }
         let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
         for (topic, share) in self.topics.iter_mut().zip(&shares) {
@@ -289,6 +283,36 @@ impl StreamingQuery {
         }
         let nothing = shares.iter().all(|share| share.ranges.is_empty());
         Ok((!nothing).then_some((shares, posts, lag)))
+    }
+
+    /// A plan that reads these ranges and counts nothing, with what it runs in.
+    ///
+    /// # Errors
+    /// What planning returns.
+    pub(crate) async fn probe(
+        &mut self,
+        read: &Read,
+        clock: DateTime<Utc>,
+    ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
+        let state = self.session.state(clock)?;
+        let optimized = state.optimize(&self.logical)?;
+        let wanted = selection::used_fields(&optimized)?;
+        for (index, topic) in self.topics.iter().enumerate() {
+            let ranges: Vec<_> = read.iter().filter(|(of, _)| *of == index).map(|(_, range)| *range).collect();
+            topic.prepare(&optimized, &wanted, &ranges, &Arc::default())?;
+        }
+        let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
+        Ok((plan, self.session.task_context()))
+    }
+
+    /// What holds rows to the contract.
+    pub(crate) fn enforcer(&self) -> &ContractEnforcer {
+        &self.enforcer
+    }
+
+    /// The name of the query's topic of that number.
+    pub(crate) fn topic_name(&self, index: usize) -> &str {
+        self.topics.get(index).map_or("", |topic| &topic.identity.topic)
     }
 
     /// What a task needs to run a planned micro-batch while this query commits the one before.
@@ -414,6 +438,26 @@ impl StreamingQuery {
 }
 
 impl Topic {
+    /// Lets the next plan read these ranges under each of the topic's tables.
+    fn prepare(
+        &self,
+        plan: &LogicalPlan,
+        wanted: &Selection,
+        ranges: &[PartitionRange],
+        counts: &Arc<RecordCounts>,
+    ) -> Result<()> {
+        let scans = selection::scans(plan, self.tables.iter().map(|table| table.spec().name.as_str()))?;
+        for (index, table) in self.tables.iter().enumerate() {
+            table.prepare(Slice {
+                ranges: ranges.to_vec(),
+                selection: wanted.clone(),
+                is_shared: scans > 1,
+                counts: if index == 0 { Arc::clone(counts) } else { Arc::default() },
+            });
+        }
+        Ok(())
+    }
+
     /// The reader that tells bounds and identity.
     fn log(&self) -> Result<Arc<dyn Log>> {
         self.tables[0].log(0)

@@ -139,13 +139,19 @@ async fn drive(deps: Deps, pipeline: Arc<Pipeline>, spec: QuerySpec, bounded: bo
             last = Some(Stopwatch::start());
         }
         let idle = planned.is_none();
-        let running = planned.map(|planned| Running::start(&query, planned));
+        let running = planned.map(|planned| {
+            let (read, clock) = (planned.read(), planned.clock);
+            (Running::start(&query, planned), read, clock)
+        });
         let committed = ran.is_some();
         if let Some(ran) = ran.take() {
             query.commit(ran).await?;
         }
-        if let Some(running) = running {
-            ran = Some(running.finish().await?);
+        if let Some((running, read, clock)) = running {
+            match running.finish().await {
+                Ok(done) => ran = Some(done),
+                Err(error) => return Err(query.with_culprit(error, read, clock).await),
+            }
         } else if stopping || (bounded && idle) {
             tracing::debug!(query = query.name(), "ended");
             return Ok(());

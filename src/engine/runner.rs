@@ -61,6 +61,9 @@ pub(crate) struct Planned {
     pub(crate) durations: Durations,
 }
 
+/// What a micro-batch reads: the topic by its place in the query, and a range of it.
+pub(crate) type Read = Vec<(usize, PartitionRange)>;
+
 /// A micro-batch that has run: its rows are in files that are still open, its dead letters in files that are closed.
 pub(crate) struct Ran {
     pub(crate) planned: Planned,
@@ -76,6 +79,15 @@ pub(crate) struct Runner {
     pub(crate) writers: Vec<SinkWriter>,
     pub(crate) sides: Arc<SideTables>,
     pub(crate) owner: Owner,
+}
+
+impl Planned {
+    /// What it reads.
+    pub(crate) fn read(&self) -> Read {
+        let of =
+            |(index, share): (usize, &Share)| share.ranges.iter().map(move |range| (index, *range)).collect::<Read>();
+        self.shares.iter().enumerate().flat_map(of).collect()
+    }
 }
 
 impl Runner {

@@ -7,7 +7,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use tokio::task::JoinSet;
 
-use crate::contract::ContractEnforcer;
+use crate::contract::{ContractEnforcer, Violation};
 use crate::error::{Error, Result};
 use crate::sink::{Add, SinkWriter};
 
@@ -77,14 +77,18 @@ async fn drain(
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         rows += batch.num_rows() as u64;
-        let batch = enforcer.enforce(batch).map_err(|violation| {
-            Error::violated(format!(
-                "{violation}; nothing of this micro-batch was committed. Mend the data or the query, then run again"
-            ))
-        })?;
+        let batch = enforcer.enforce(batch).map_err(violated)?;
         writer.write(&batch).await?;
     }
     Ok(rows)
+}
+
+/// The error of a row that breaks the contract.
+pub(crate) fn violated(violation: Violation) -> Error {
+    Error::violated(format!(
+        "{violation}; nothing of this micro-batch was committed. Mend the data or the query, then run again"
+    ))
+    .caused_by(violation)
 }
 
 /// Closes files: what the commit adds.

@@ -172,11 +172,13 @@ fn a_record_that_cannot_be_decoded_is_named_and_nothing_is_lost() {
 fn a_row_that_breaks_the_contract_is_named_and_nothing_is_visible() {
     let job = Job::new("contract", 1);
     job.produce(0, &impressions(0..20));
-    job.edit(FILE, "CHECK (score BETWEEN 0 AND 1)", "CHECK (score BETWEEN 5 AND 6)");
+    job.edit(FILE, "CHECK (score BETWEEN 0 AND 1)", "CHECK (user_id <> 'user-13')");
     let failed = job.available_now(&[]).exits(3);
-    assert!(failed.stderr.contains("score_is_a_probability"), "{}", failed.stderr);
+    for part in ["score_is_a_probability", job.topic.as_str(), "partition 0, offset 13: ", "'user-13'"] {
+        assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
+    }
     assert_eq!(delta::log(&job.sink()).len(), 1, "the positions only");
-    job.edit(FILE, "CHECK (score BETWEEN 5 AND 6)", "CHECK (score BETWEEN 0 AND 1)");
+    job.edit(FILE, "CHECK (user_id <> 'user-13')", "CHECK (score BETWEEN 0 AND 1)");
     job.available_now(&[]).exits(0);
     assert_eq!(delta::read_with_python(&job.sink()).rows.len(), 20);
 }

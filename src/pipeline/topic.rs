@@ -290,7 +290,12 @@ impl Loader<'_> {
             ProtoFaultKind::Syntax | ProtoFaultKind::Invalid => {
                 (format!("proto: {}", fault.message), format!("mend the proto file; {named} names it"))
             }
-            ProtoFaultKind::Editions => (fault.message, "write syntax = \"proto3\" or \"proto2\"".into()),
+            ProtoFaultKind::Editions => (
+                fault.message,
+                "compile it with `protoc --include_imports --descriptor_set_out=FILE` and name FILE by \
+                 'value.descriptor', or write syntax = \"proto3\""
+                    .into(),
+            ),
         };
         let own = fault.file.zip(fault.line).and_then(|(path, line)| {
             let text = std::fs::read_to_string(&path).ok()?;

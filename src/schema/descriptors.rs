@@ -13,6 +13,7 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 use protox::Compiler;
 use sha2::{Digest, Sha256};
 
+use super::editions;
 use super::fault::{ProtoFault, ProtoFaultKind};
 use super::roots::{Resolver, Roots, Seen};
 
@@ -59,15 +60,17 @@ impl Descriptors {
             let message = format!("not a complete descriptor set: {cause}; make it with 'protoc --include_imports'");
             ProtoFault::new(ProtoFaultKind::Invalid, message)
         };
-        let set = FileDescriptorSet::decode(bytes).map_err(|error| invalid(error.to_string()))?;
+        let lowered = editions::lowered(bytes)?;
+        let plain = lowered.as_deref().unwrap_or(bytes);
+        let set = FileDescriptorSet::decode(plain).map_err(|error| invalid(error.to_string()))?;
         for file in &set.file {
             // The pool must not see an unknown syntax: it panics when it makes that error.
             if !matches!(file.syntax(), "" | "proto2" | "proto3") {
-                let message = format!("{} is not supported: use proto3 or proto2", file.syntax());
+                let message = format!("{} is not supported: use editions, proto3 or proto2", file.syntax());
                 return Err(ProtoFault::new(ProtoFaultKind::Editions, message).in_file(file.name()));
             }
         }
-        let pool = DescriptorPool::decode(bytes).map_err(|error| invalid(error.to_string()))?;
+        let pool = DescriptorPool::decode(plain).map_err(|error| invalid(error.to_string()))?;
         let sha256 = Sha256::digest(bytes).into();
         Ok(Self { inner: Arc::new(Inner { pool, encoded: bytes.to_vec(), sha256 }) })
     }

@@ -6,6 +6,7 @@
 mod arrow;
 mod compat;
 mod descriptors;
+mod editions;
 mod fault;
 mod roots;
 mod shape;

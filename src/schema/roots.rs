@@ -120,7 +120,7 @@ impl FileResolver for Resolver {
             self.refuse(ProtoFault::new(ProtoFaultKind::FileNotFound, message).in_file(&path))
         })?;
         if let Some(offset) = editions_at(&source) {
-            let message = "editions are not supported: use syntax = \"proto3\" or \"proto2\"";
+            let message = "a file with editions is not compiled here, a descriptor set of it is read";
             let fault = ProtoFault::new(ProtoFaultKind::Editions, message).in_file(&path);
             return Err(self.refuse(fault.at(&source, offset)));
         }

@@ -2,6 +2,7 @@
 
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 
+use super::editions;
 use crate::error::{Error, Result};
 
 /// Messages nest no deeper than the wire format may.
@@ -173,6 +174,7 @@ impl Outline<'_> {
             }
             kind if field.is_list() => (Label::Repeated, kind),
             kind if field.is_required() => (Label::Required, kind),
+            kind if editions::is_implicit(field) => (Label::Implicit, kind),
             kind if field.supports_presence() => (Label::Optional, kind),
             kind => (Label::Implicit, kind),
         };

@@ -1,14 +1,18 @@
-//! Protobuf to Arrow: records a second, for three shapes of record.
+//! Protobuf to Arrow: records a second, for three shapes of record, beside ptars-core (to Arrow too), prost's generated
+//! structs and prost-reflect's messages (which make no Arrow).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that fails may stop")]
 #![allow(missing_docs, reason = "criterion makes undocumented items")]
 
 use std::hint::black_box;
 
+use arrow::array::BinaryArray;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flumen::decode::{Decoder, Selection};
 use flumen::schema::{Descriptors, columns};
-use prost_reflect::prost::Message;
+use prost::Message;
 use prost_reflect::{DynamicMessage, MapKey, MessageDescriptor, Value};
+use ptars_core::config::PtarsConfig;
+use ptars_core::proto_to_arrow::binary_array_to_record_batch_direct;
 
 /// The records of a batch.
 const ROWS: usize = 8192;
@@ -99,32 +103,152 @@ fn nested(message: &MessageDescriptor, index: usize) -> Vec<u8> {
     record.encode_to_vec()
 }
 
-fn run(criterion: &mut Criterion, name: &str, message: &MessageDescriptor, columns: &[&str], records: &[Vec<u8>]) {
-    let bytes: usize = records.iter().map(Vec::len).sum();
-    let mut decoder = Decoder::new(message, columns, &Selection::All).expect("the columns are fields");
-    let mut group = criterion.benchmark_group("decode");
-    group.throughput(Throughput::Elements(records.len() as u64));
-    group.bench_function(format!("{name} of {} B", bytes / records.len()), |bencher| {
+/// The same messages as `protoc`'s kin for Rust would generate them.
+mod generated {
+    use std::collections::HashMap;
+
+    use prost::Message;
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Flat {
+        #[prost(string, tag = "1")]
+        pub ad_id: String,
+        #[prost(string, tag = "2")]
+        pub context_id: String,
+        #[prost(string, tag = "3")]
+        pub user_id: String,
+        #[prost(string, tag = "4")]
+        pub session_id: String,
+        #[prost(int64, tag = "5")]
+        pub impressed_at: i64,
+        #[prost(int32, tag = "6")]
+        pub slot: i32,
+        #[prost(double, tag = "7")]
+        pub bid: f64,
+        #[prost(bool, tag = "8")]
+        pub clicked: bool,
+        #[prost(string, tag = "9")]
+        pub country: String,
+        #[prost(string, tag = "10")]
+        pub device: String,
+        #[prost(uint32, tag = "11")]
+        pub width: u32,
+        #[prost(string, tag = "12")]
+        pub page: String,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Nested {
+        #[prost(string, tag = "1")]
+        pub ad_id: String,
+        #[prost(string, tag = "2")]
+        pub context_id: String,
+        #[prost(string, tag = "3")]
+        pub user_id: String,
+        #[prost(message, optional, tag = "4")]
+        pub impressed_at: Option<Timestamp>,
+        #[prost(message, optional, tag = "5")]
+        pub placement: Option<Placement>,
+        #[prost(string, repeated, tag = "6")]
+        pub labels: Vec<String>,
+        #[prost(map = "string, string", tag = "7")]
+        pub attributes: HashMap<String, String>,
+        #[prost(int32, repeated, tag = "8")]
+        pub scores: Vec<i32>,
+        #[prost(double, tag = "9")]
+        pub bid: f64,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Timestamp {
+        #[prost(int64, tag = "1")]
+        pub seconds: i64,
+        #[prost(int32, tag = "2")]
+        pub nanos: i32,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Placement {
+        #[prost(string, tag = "1")]
+        pub page: String,
+        #[prost(int32, tag = "2")]
+        pub slot: i32,
+        #[prost(message, optional, tag = "3")]
+        pub size: Option<Size>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Size {
+        #[prost(int32, tag = "1")]
+        pub width: i32,
+        #[prost(int32, tag = "2")]
+        pub height: i32,
+    }
+}
+
+/// One shape of records, read by us and by others. Ours and ptars make Arrow arrays; the other two only messages.
+struct Case<'a> {
+    name: String,
+    message: &'a MessageDescriptor,
+    columns: Vec<&'a str>,
+    records: &'a [Vec<u8>],
+    generated: fn(&[u8]) -> bool,
+}
+
+fn run(criterion: &mut Criterion, case: &Case<'_>, others: bool) {
+    let mut decoder = Decoder::new(case.message, &case.columns, &Selection::All).expect("the columns are fields");
+    let mut group = criterion.benchmark_group(&case.name);
+    group.throughput(Throughput::Elements(case.records.len() as u64));
+    group.bench_function("flumen", |bencher| {
         bencher.iter(|| {
-            for record in records {
+            for record in case.records {
                 decoder.push(black_box(record)).expect("the records are whole");
             }
             decoder.finish().expect("the batch is small")
         });
     });
+    if others {
+        let binary = BinaryArray::from_iter_values(case.records);
+        let config = PtarsConfig::new();
+        group.bench_function("ptars", |bencher| {
+            bencher.iter(|| {
+                binary_array_to_record_batch_direct(black_box(&binary), case.message, &config).expect("whole records")
+            });
+        });
+        group.bench_function("prost-generated struct", |bencher| {
+            bencher.iter(|| case.records.iter().all(|record| (case.generated)(black_box(record))));
+        });
+        group.bench_function("prost-reflect message", |bencher| {
+            bencher.iter(|| {
+                case.records.iter().for_each(|record| {
+                    let read = DynamicMessage::decode(case.message.clone(), black_box(record.as_slice()));
+                    black_box(read.expect("whole records"));
+                });
+            });
+        });
+    }
     group.finish();
 }
 
 fn decode(criterion: &mut Criterion) {
     let descriptors = descriptors();
-    for (name, record) in [("Flat", flat as fn(&MessageDescriptor, usize) -> Vec<u8>), ("Nested", nested)] {
+    type Record = fn(&MessageDescriptor, usize) -> Vec<u8>;
+    type Generated = fn(&[u8]) -> bool;
+    let flat_struct: Generated = |bytes| black_box(generated::Flat::decode(bytes)).is_ok();
+    let nested_struct: Generated = |bytes| black_box(generated::Nested::decode(bytes)).is_ok();
+    for (name, record, generated) in
+        [("Flat", flat as Record, flat_struct), ("Nested", nested as Record, nested_struct)]
+    {
         let message = descriptors.message(&format!("bench.{name}")).expect("the file has that message");
         let records: Vec<Vec<u8>> = (0..ROWS).map(|index| record(&message, index)).collect();
+        let size = records.iter().map(Vec::len).sum::<usize>() / ROWS;
         let fields = columns(&message).expect("the message is small");
         let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
-        run(criterion, name, &message, &names, &records);
+        let case = |name: String, columns| Case { name, message: &message, columns, records: &records, generated };
+        run(criterion, &case(format!("{name} of {size} B"), names), true);
         if name == "Flat" {
-            run(criterion, "3 of 12", &message, &["ad_id", "impressed_at", "bid"], &records);
+            let few = vec!["ad_id", "impressed_at", "bid"];
+            run(criterion, &case(format!("3 of 12 of {size} B"), few), false);
         }
     }
 }

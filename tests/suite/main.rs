@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 mod ads;
+mod allocations;
 mod binary;
 mod broker;
 mod chance;
@@ -16,3 +17,6 @@ mod main_job;
 mod recordings;
 mod tidy;
 mod topics;
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;

@@ -99,6 +99,11 @@ impl Contract {
         Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
     }
 
+    /// The types of the columns.
+    pub fn types(&self) -> Vec<DataType> {
+        self.columns.iter().map(|column| column.data_type.clone()).collect()
+    }
+
     /// Holds a query's schema against the columns, by position.
     pub fn fits(&self, query: &Schema) -> Vec<Misfit> {
         let mut misfits = Vec::new();

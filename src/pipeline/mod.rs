@@ -31,7 +31,7 @@ pub mod units;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::TableReference;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
@@ -150,7 +150,8 @@ impl Pipeline {
     /// # Errors
     /// A table or function is not registered, or has other columns than when the file was read.
     pub async fn plan_query(&self, query: &QuerySpec, state: &SessionState) -> Result<LogicalPlan> {
-        let plan = self.plan(&query.tree, state).await;
+        let types = self.sink(&query.name).map(|sink| sink.contract.types()).unwrap_or_default();
+        let plan = self.plan(&query.tree, state, &types).await;
         plan.map_err(|error| error.within(format!("query {}", query.name)))
     }
 
@@ -159,7 +160,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::plan_query`].
     pub async fn plan_check(&self, check: &CheckSpec, state: &SessionState) -> Result<LogicalPlan> {
-        let plan = self.plan(&check.tree, state).await;
+        let plan = self.plan(&check.tree, state, &[]).await;
         plan.map_err(|error| error.within(format!("{} ({}:{})", check.name, self.file.display(), check.line)))
     }
 
@@ -168,7 +169,7 @@ impl Pipeline {
     /// # Errors
     /// The text is not one SELECT, or names what is not registered in `state`.
     pub async fn plan_sql(&self, sql: &str, state: &SessionState) -> Result<LogicalPlan> {
-        self.plan(&select(sql)?, state).await
+        self.plan(&select(sql)?, state, &[]).await
     }
 
     /// The declared tables (not views) that a SELECT reads, through views too: what [`Pipeline::plan_sql`] wants
@@ -190,7 +191,7 @@ impl Pipeline {
         Ok(tables)
     }
 
-    async fn plan(&self, query: &Query, state: &SessionState) -> Result<LogicalPlan> {
+    async fn plan(&self, query: &Query, state: &SessionState, columns: &[DataType]) -> Result<LogicalPlan> {
         let mut catalogue = Catalogue::new(state);
         // Views that are read, directly or through others; each view reads only those before it.
         let mut needed = references(query);
@@ -211,7 +212,7 @@ impl Pipeline {
             catalogue.add_view(&view.name, &view.tree).map_err(|e| invalid(&e))?;
         }
         let plan = catalogue.plan(query).map_err(|e| invalid(&e))?;
-        params::fill(plan, &self.params).map_err(|fault| match fault {
+        params::fill(plan, &self.params, columns).map_err(|fault| match fault {
             ParamFault::Type { name, wanted } => Error::invalid(format!("--param {name}: the value is no {wanted}")),
             ParamFault::Plan(error) => invalid(&error),
         })

@@ -20,9 +20,19 @@ pub(super) enum ParamFault {
     Plan(DataFusionError),
 }
 
-/// Fills in the parameters of a plan.
-pub(super) fn fill(plan: LogicalPlan, given: &BTreeMap<String, String>) -> Result<LogicalPlan, ParamFault> {
-    let wanted = wanted_types(&plan).map_err(ParamFault::Plan)?;
+/// Fills in the parameters of a plan. `columns` are the types of the columns that it fills, if it fills any: a parameter
+/// that is a column by itself is of that type.
+pub(super) fn fill(
+    plan: LogicalPlan,
+    given: &BTreeMap<String, String>,
+    columns: &[DataType],
+) -> Result<LogicalPlan, ParamFault> {
+    let mut wanted = wanted_types(&plan).map_err(ParamFault::Plan)?;
+    for (index, name) in bare_columns(&plan) {
+        if let (Some(None), Some(data_type)) = (wanted.get(&name), columns.get(index)) {
+            wanted.insert(name, Some(data_type.clone()));
+        }
+    }
     if wanted.is_empty() {
         return Ok(plan);
     }
@@ -56,6 +66,18 @@ fn wanted_types(plan: &LogicalPlan) -> Result<BTreeMap<String, Option<DataType>>
         })
     })?;
     Ok(wanted)
+}
+
+/// The columns of a plan's result that are a parameter by themselves.
+fn bare_columns(plan: &LogicalPlan) -> Vec<(usize, String)> {
+    let LogicalPlan::Projection(projection) = plan else {
+        return plan.inputs().into_iter().flat_map(bare_columns).collect();
+    };
+    let bare = projection.expr.iter().enumerate().filter_map(|(index, expr)| match expr.clone().unalias() {
+        Expr::Placeholder(placeholder) => Some((index, placeholder.id.trim_start_matches('$').to_string())),
+        _ => None,
+    });
+    bare.collect()
 }
 
 /// The value that a text looks like: a number, a truth value, a date, a time, or itself.

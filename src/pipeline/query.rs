@@ -155,7 +155,7 @@ impl<'r, 'a, 'l> Rules<'r, 'a, 'l> {
         let loader = self.loader;
         let sink = loader.sinks.iter().find(|s| s.name == name)?;
         let (sources, lookups, models) = self.reads(query);
-        let planned = self.resolver.plan(statement, query, self.faults);
+        let planned = self.resolver.plan_into(statement, query, &sink.contract.types(), self.faults);
         let kind = if sources.is_empty() { QueryKind::Batch } else { QueryKind::Streaming };
         if kind == QueryKind::Streaming {
             self.row_wise(statement, query, planned.as_ref(), sink);

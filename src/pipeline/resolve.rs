@@ -129,6 +129,17 @@ impl<'a> Resolver<'a> {
 
     /// Plans a query and reports what is wrong with it; `None` when there is no plan at all.
     pub fn plan(&self, statement: &Statement, query: &Query, faults: &mut Faults) -> Option<Planned> {
+        self.plan_into(statement, query, &[], faults)
+    }
+
+    /// [`Resolver::plan`] of a query that fills columns of these types.
+    pub fn plan_into(
+        &self,
+        statement: &Statement,
+        query: &Query,
+        columns: &[DataType],
+        faults: &mut Faults,
+    ) -> Option<Planned> {
         for (name, clause) in ignored_clauses(query) {
             let place = diagnose::place_of(&self.source, &name).unwrap_or_else(|| statement.verb(&self.source));
             let fault = Fault::new(&self.source, &place, format!("`{name}`: {clause} is not supported"));
@@ -140,7 +151,7 @@ impl<'a> Resolver<'a> {
         let mut query = query.clone();
         let mut blanked = self.known_functions(&mut query, faults);
         for _ in 0..MOST {
-            match self.attempt(&query) {
+            match self.attempt(&query, columns) {
                 Ok(planned) => return Some(planned),
                 Err(ParamFault::Type { name, wanted }) => {
                     let place = statement.parameters(&self.source).into_iter().find(|(n, _)| *n == name);
@@ -164,14 +175,14 @@ impl<'a> Resolver<'a> {
         None
     }
 
-    fn attempt(&self, query: &Query) -> Result<Planned, ParamFault> {
+    fn attempt(&self, query: &Query, columns: &[DataType]) -> Result<Planned, ParamFault> {
         let plan = self.catalogue.plan(query).map_err(ParamFault::Plan)?;
         let missing = |name: &String| !self.params.contains_key(name.trim_start_matches('$'));
         let names = plan.get_parameter_names().map_err(ParamFault::Plan)?;
         if names.iter().any(missing) {
             return Ok(Planned { analyzed: plan.clone(), plan });
         }
-        let plan = params::fill(plan, self.params)?;
+        let plan = params::fill(plan, self.params, columns)?;
         let analyzed = analyze(plan.clone(), self.state).map_err(ParamFault::Plan)?;
         Ok(Planned { plan, analyzed })
     }
@@ -331,7 +342,7 @@ impl<'a> Resolver<'a> {
                 .projection
                 .push(SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::new(format!("a{i}")) });
         }
-        let planned = self.attempt(&query).ok()?;
+        let planned = self.attempt(&query, &[]).ok()?;
         Some(planned.analyzed.schema().fields().iter().map(|f| sql_type(f.data_type())).collect())
     }
 
@@ -379,7 +390,7 @@ impl<'a> Resolver<'a> {
     /// The part of the leading SELECT without which the error goes away: its place, and the query without it.
     fn culprit(&self, query: &Query, error: &DataFusionError) -> Option<(Place, Query)> {
         let message = error.strip_backtrace();
-        let helps = |without: &Query| match self.attempt(without) {
+        let helps = |without: &Query| match self.attempt(without, &[]) {
             Err(ParamFault::Plan(other)) => other.strip_backtrace() != message,
             _ => true,
         };

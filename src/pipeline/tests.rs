@@ -356,3 +356,18 @@ fn nothing_panics_on_broken_texts() {
         let _ = load(text);
     }
 }
+
+#[test]
+fn a_parameter_that_is_a_column_has_the_columns_type() {
+    let text = "CREATE EXTERNAL TABLE l (ad_id VARCHAR) STORED AS DELTA LOCATION 'l';
+                CREATE EXTERNAL TABLE s (c VARCHAR, d DOUBLE, n DECIMAL(10, 2), day DATE) STORED AS DELTA LOCATION 's'
+                OPTIONS ('mode' 'replace');
+                INSERT INTO s SELECT $c, $d AS d, $n, $day FROM l;";
+    for c in ["abc", "007", "true", "2026-01-31"] {
+        let given = [("c", c), ("d", "1"), ("n", "3.5"), ("day", "2026-01-31")];
+        load_with(text, &given).unwrap_or_else(|faults| panic!("{c}: {faults}"));
+    }
+    let given = [("c", "x"), ("d", "1"), ("n", "3"), ("day", "tomorrow")];
+    let told = load_with(text, &given).unwrap_err().render(false);
+    assert!(told.contains("--param day: the value is no DATE"), "{told}");
+}

@@ -143,7 +143,8 @@ impl From<datafusion::error::DataFusionError> for Error {
                         return Error::violated(format!(
                             "{fault}. A value does not fit what the query does with it: use TRY_CAST, or leave such \
                              rows out with WHERE"
-                        ));
+                        ))
+                        .caused_by(DataFault(fault.to_string()));
                     }
                     plain => return Error::unavailable(D::ArrowError(Box::new(plain), note).to_string()),
                 },
@@ -152,6 +153,18 @@ impl From<datafusion::error::DataFusionError> for Error {
         }
     }
 }
+
+/// A value that cannot be computed with, as the cause of an error: some record has it.
+#[derive(Debug)]
+pub struct DataFault(String);
+
+impl fmt::Display for DataFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for DataFault {}
 
 /// Whether an error says that a value cannot be computed with: running it again gives the same.
 fn is_in_the_data(error: &arrow::error::ArrowError) -> bool {

@@ -159,9 +159,13 @@ fn rfc3339<S: serde::Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<
 impl fmt::Display for Progress {
     /// One line: time, query, version, records, rows, records/s, lag, how long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dead = match self.records.dead {
+            0 => String::new(),
+            dead => format!(" ({} dead)", grouped(dead)),
+        };
         write!(
             f,
-            "{}  {}  v{}  {} records  {} rows  {} records/s  lag {}  {:.3} s",
+            "{}  {}  v{}  {} records{dead}  {} rows  {} records/s  lag {}  {:.3} s",
             self.timestamp.to_rfc3339_opts(SecondsFormat::Millis, true),
             self.name,
             self.version,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -10,6 +11,9 @@ use super::{Format, Globals, Inputs, load};
 use crate::engine::{self, QueryStatus};
 use crate::error::Result;
 use crate::observe::{Silent, grouped};
+
+/// How long a broker that is away is waited for: somebody looks at the screen.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `flumen status FILE`.
 #[derive(Debug, Args)]
@@ -24,7 +28,7 @@ impl Status {
     pub(crate) async fn run(self, globals: &Globals) -> Result<()> {
         let environment = load::environment(&load::root(globals)?, &self.inputs);
         let pipeline = load::pipeline(&environment, &self.file).await?;
-        let deps = load::deps(Arc::new(Silent), Some(pipeline.settings.broker_timeout));
+        let deps = load::deps(Arc::new(Silent), Some(pipeline.settings.broker_timeout.min(PATIENCE)));
         for query in engine::status(&deps, &pipeline).await? {
             match globals.output {
                 Format::Json => print_json(&query)?,

@@ -12,7 +12,7 @@ use super::query::StreamingQuery;
 use super::runner::Read;
 use super::write::violated;
 use crate::contract::Violation;
-use crate::error::{Error, Result};
+use crate::error::{DataFault, Error, Result};
 use crate::offsets::PartitionRange;
 
 /// How long it is looked for: the violation itself is known already.
@@ -21,21 +21,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl StreamingQuery {
     /// The error of a micro-batch that read `read`; when it is a violation, with the record that caused it.
     pub(crate) async fn with_culprit(&mut self, error: Error, read: Read, clock: DateTime<Utc>) -> Error {
-        let Some(violation) = error.source().and_then(|source| source.downcast_ref::<Violation>()).cloned() else {
+        let Some(cause) = error.source() else { return error };
+        let violation = cause.downcast_ref::<Violation>().cloned();
+        if violation.is_none() && !cause.is::<DataFault>() {
+            return error;
+        }
+        let Ok(Ok(Some((topic, range)))) = tokio::time::timeout(PATIENCE, self.culprit(read, clock)).await else {
             return error;
         };
-        match tokio::time::timeout(PATIENCE, self.culprit(read, clock)).await {
-            Ok(Ok(Some((topic, range)))) => {
-                let place = format!(
-                    "query {}: topic {}, partition {}, offset {}",
-                    self.name(),
-                    self.topic_name(topic),
-                    range.partition,
-                    range.from
-                );
-                violated(violation).within(place)
-            }
-            _ => error,
+        let (topic, partition, offset) = (self.topic_name(topic), range.partition, range.from);
+        let place = format!("topic {topic}, partition {partition}, offset {offset}");
+        match violation {
+            Some(violation) => violated(violation).within(place).within(format!("query {}", self.name())),
+            None => error.within(place),
         }
     }
 
@@ -55,7 +53,12 @@ impl StreamingQuery {
         let (plan, context) = self.probe(read, clock).await?;
         let mut rows = execute_stream(plan, context)?;
         while let Some(batch) = rows.next().await {
-            if self.enforcer().enforce(batch?).is_err() {
+            let batch = match batch.map_err(Error::from) {
+                Ok(batch) => batch,
+                Err(error) if error.source().is_some_and(|cause| cause.is::<DataFault>()) => return Ok(true),
+                Err(error) => return Err(error),
+            };
+            if self.enforcer().enforce(batch).is_err() {
                 return Ok(true);
             }
         }

@@ -82,6 +82,9 @@ impl StreamingQuery {
         let mut sink = DeltaSink::open(&sink_spec, owner.clone(), &deps.storage, Arc::clone(&deps.clock)).await?;
         let sides = Arc::new(side::of_query(&deps, &pipeline, spec, &sink_spec, owner));
         sides.roll_forward(&sink).await?;
+        if !sink.exists() {
+            sides.refuse_former_life().await?;
+        }
         sink.add_columns().await?;
         let parts = SessionParts::of_query(&pipeline, spec, true);
         let session = QuerySession::new(&deps, &pipeline, parts).await?;

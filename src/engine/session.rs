@@ -228,7 +228,11 @@ impl crate::pipeline::Facts for Facts<'_> {
         Ok(load_model(spec)?.features())
     }
 
-    fn check_kafka_property(&self, name: &str, _value: &str) -> Result<(), String> {
-        crate::kafka::check_property(name).map_err(|error| error.message().to_owned())
+    fn check_kafka_property(&self, name: &str, value: &str) -> Result<(), String> {
+        let told = |error: crate::error::Error| {
+            let message = error.message();
+            message.strip_prefix(&format!("option `kafka.{name}` ")).unwrap_or(message).to_owned()
+        };
+        crate::kafka::check_property(name, value).map_err(told)
     }
 }

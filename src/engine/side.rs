@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 
 use super::{Deps, letter};
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::{Pipeline, QuerySpec, SinkSpec};
 use crate::sink::{DeltaSink, Owner, SideCommit, SinkWriter};
 use crate::storage::{self, Storage};
@@ -82,6 +82,25 @@ impl SideTables {
         Ok(())
     }
 
+    /// Refuses side tables of a former life of the sink: what they hold would be taken for what the new one has not.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the table.
+    pub(crate) async fn refuse_former_life(&self) -> Result<()> {
+        let mut open = self.open.lock().await;
+        for location in self.specs.keys() {
+            let table = self.table(&mut open, location).await?;
+            if table.txns().any(|(id, _)| self.owner.is_fenced_by(id)) {
+                return Err(Error::invalid(format!(
+                    "{} begins anew, but {location} holds dead letters of a table that is gone; delete it too, or keep \
+                     it and name another with 'dead_letters'",
+                    self.owner
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a side table that this pipeline declares says itself that all is done: then the log is not searched.
     async fn is_settled(&self, sink: &DeltaSink, marker: &str) -> Result<bool> {
         let Some(number) = sink.txn(marker).filter(|number| *number != 0) else { return Ok(true) };
@@ -106,6 +125,6 @@ impl SideTables {
             let table = DeltaSink::open(&spec, self.owner.clone(), &self.storage, Arc::clone(&self.clock)).await?;
             open.insert(location.clone(), table);
         }
-        open.get_mut(&location).ok_or_else(|| crate::error::Error::unavailable(format!("table {location} is gone")))
+        open.get_mut(&location).ok_or_else(|| Error::unavailable(format!("table {location} is gone")))
     }
 }

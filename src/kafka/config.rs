@@ -38,7 +38,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("allow.auto.create.topics", "reading never creates a topic; create it with Kafka's tools"),
     ("plugin.library.paths", "it loads foreign code into the process; leave it out"),
     ("test.mock.*", "it puts a simulated cluster in the place of the brokers; leave it out"),
-    ("log_level", "librdkafka's lines go through the log at debug; set RUST_LOG=librdkafka=debug"),
+    ("log_level", "librdkafka's lines go through the log at debug; set FLUMEN_LOG=librdkafka=debug"),
     ("log.queue", CALLBACKS),
     ("log.thread.name", CALLBACKS),
     ("statistics.interval.ms", CALLBACKS),
@@ -151,17 +151,23 @@ pub struct KafkaConfig {
     properties: BTreeMap<String, String>,
 }
 
-/// Whether `name` (without the prefix `kafka.`) may be set. Needs no network.
+/// Whether `name` (without the prefix `kafka.`) may be set to `value`. Needs no network.
 ///
 /// # Errors
-/// `Invalid` when it is refused (and why) or unknown to librdkafka (with the name that looks like it).
-pub fn check_property(name: &str) -> Result<()> {
+/// `Invalid` when it is refused (and why), unknown to librdkafka (with the name that looks like it), or when librdkafka
+/// does not take the value; never with the value.
+pub fn check_property(name: &str, value: &str) -> Result<()> {
     let refused = REFUSED.iter().find(|(known, _)| match known.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
         None => *known == name,
     });
     if let Some((_, why)) = refused {
         return Err(Error::invalid(format!("option `kafka.{name}` is refused: {why}")));
+    }
+    if name == "isolation.level" && value != COMMITTED {
+        return Err(Error::invalid(
+            "option `kafka.isolation.level` is refused: records of aborted transactions would be rows; leave it out",
+        ));
     }
     if name.ends_with("_cb") {
         return Err(Error::invalid(format!("option `kafka.{name}` is refused: {CALLBACKS}")));
@@ -170,7 +176,7 @@ pub fn check_property(name: &str) -> Result<()> {
         Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..) | KafkaError::Nul(_)) => {
             Err(Error::invalid(format!("option `kafka.{name}` is unknown to librdkafka: {}", suggestion(name))))
         }
-        _ => Ok(()),
+        _ => check_value(name, value),
     }
 }
 
@@ -191,8 +197,7 @@ impl KafkaConfig {
     pub fn new(brokers: &str, properties: &BTreeMap<String, String>) -> Result<Self> {
         brokers.split(',').try_for_each(check_broker)?;
         for (name, value) in properties {
-            check_property(name)?;
-            check_value(name, value)?;
+            check_property(name, value)?;
         }
         Ok(Self { brokers: brokers.to_string(), properties: properties.clone() })
     }
@@ -325,7 +330,7 @@ mod tests {
             ("plugin.library.paths", "foreign code"),
         ];
         for (name, why) in refused {
-            let message = check_property(name).unwrap_err().to_string();
+            let message = check_property(name, "").unwrap_err().to_string();
             assert!(message.contains(&format!("`kafka.{name}` is refused")) && message.contains(why), "{message}");
         }
     }
@@ -342,19 +347,20 @@ mod tests {
             assert!(name.ends_with('*') || known(name), "{name}");
         }
         for name in USUAL {
-            check_property(name).unwrap();
+            let known = check_property(name, "").err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(!known.contains("is unknown"), "{known}");
         }
     }
 
     #[test]
     fn an_unknown_property_gets_a_suggestion() {
-        let message = check_property("sasl.pasword").unwrap_err().to_string();
+        let message = check_property("sasl.pasword", "").unwrap_err().to_string();
         assert_eq!(
             message,
             "option `kafka.sasl.pasword` is unknown to librdkafka: did you mean `kafka.sasl.password`?"
         );
-        assert!(check_property("zzz").unwrap_err().to_string().contains("CONFIGURATION.md"));
-        assert!(check_property("a\0b").is_err());
+        assert!(check_property("zzz", "").unwrap_err().to_string().contains("CONFIGURATION.md"));
+        assert!(check_property("a\0b", "").is_err());
     }
 
     #[test]

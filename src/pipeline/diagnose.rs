@@ -74,7 +74,11 @@ pub(super) fn fault(source: &SourceText, error: &DataFusionError, place: &Place,
                 let types: Vec<_> = d.notes.iter().filter_map(|n| n.message.strip_prefix("has type ")).collect();
                 if types.is_empty() { d.message.clone() } else { format!("{}: {}", d.message, types.join(" and ")) }
             });
-            let message = strip(&told.unwrap_or_else(|| root.strip_backtrace()));
+            let mut message = strip(&told.unwrap_or_else(|| root.strip_backtrace()));
+            if message.to_lowercase().starts_with("dot access") {
+                // What follows is a dump of the syntax tree.
+                message = "a field behind an index cannot be taken with a dot".to_string();
+            }
             let remedy = remedy(error, &message);
             Fault::new(source, &at, message).remedy(remedy)
         }
@@ -88,6 +92,7 @@ fn remedy(error: &DataFusionError, message: &str) -> String {
     let lower = message.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|w| lower.contains(w));
     match () {
+        () if has(&["cannot be taken with a dot"]) => "write its name in brackets: parts[1]['field']",
         () if has(&["unique expression names"]) => "give one of them another name: … AS name",
         () if has(&["group by"]) => "add the column to GROUP BY, or aggregate it",
         () if has(&["coerce", "no function matches", "argument types", "incompatible", "cannot infer common"]) => {

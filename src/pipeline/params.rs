@@ -20,8 +20,8 @@ pub(super) enum ParamFault {
     Plan(DataFusionError),
 }
 
-/// Fills in the parameters of a plan. `columns` are the types of the columns that it fills, if it fills any: a parameter
-/// that is a column by itself is of that type.
+/// Fills in the parameters of a plan. `columns` are the types of the columns that it fills, if it fills any: there a
+/// parameter that is a column by itself is of that type.
 pub(super) fn fill(
     plan: LogicalPlan,
     given: &BTreeMap<String, String>,

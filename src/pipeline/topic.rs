@@ -138,8 +138,11 @@ impl Loader<'_> {
                     properties.insert(key, value);
                 }
                 Err(why) => {
-                    let message = format!("option `kafka.{key}`: {why}");
-                    self.faults.push(Fault::new(&self.source, &place, message).remedy("leave it out"));
+                    let (what, remedy) = why
+                        .split_once(": did you mean ")
+                        .map_or((why.as_str(), None), |(what, near)| (what, Some(format!("did you mean {near}"))));
+                    let fault = Fault::new(&self.source, &place, format!("option `kafka.{key}`: {what}"));
+                    self.faults.push(fault.remedy(remedy.unwrap_or_else(|| "leave it out".into())));
                 }
             }
         }

@@ -341,3 +341,18 @@ fn keys_are_texts_or_messages_and_broken_ones_are_dead_letters() {
     let got: Vec<(Value, Value)> = rows.iter().map(|row| (row["at"].clone(), row["slot"].clone())).collect();
     assert_eq!(got, [(0.into(), 7.into()), (1.into(), Value::Null), (5.into(), 9.into())]);
 }
+
+/// The letters of a deleted table must not be retried into the one that takes its place: it reads the records itself.
+#[test]
+fn letters_of_a_former_life_are_refused() {
+    let place = Place::landing("former", "");
+    place.produce(0, &[impressions(0..5), vec![with_text_slot(5)]].concat());
+    place.run().exits(0);
+    std::fs::remove_dir_all(place.table()).unwrap();
+    let refused = place.run().exits(2);
+    assert!(refused.stderr.contains("landed_dead_letters") && refused.stderr.contains("delete it too"), "{refused:?}");
+    assert!(!place.table().join("_delta_log").exists());
+    std::fs::remove_dir_all(place.letters()).unwrap();
+    place.run().exits(0);
+    assert_eq!((place.landed().len(), delta::read_with_python(&place.letters()).rows.len()), (5, 1));
+}

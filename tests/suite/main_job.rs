@@ -310,7 +310,9 @@ fn a_value_that_does_not_fit_the_query_is_exit_3() {
     job.produce(0, &impressions(0..10));
     job.edit(FILE, "SELECT i.ad_id, i.user_id,", "SELECT i.ad_id, CAST(CAST(i.user_id AS INT) AS VARCHAR),");
     let failed = job.available_now(&[]).exits(3);
-    assert!(failed.stderr.contains("user-") && failed.stderr.contains("TRY_CAST"), "{}", failed.stderr);
+    for part in ["user-0", "TRY_CAST", job.topic.as_str(), "partition 0, offset 0"] {
+        assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
+    }
     assert_eq!(position(&job, 0), Some(0));
 }
 

@@ -195,14 +195,15 @@ async fn show(pipeline: &Pipeline, root: &Path) -> Result<()> {
     print_line(&table::render(&schema, &ten.collect().await?, 10)?);
     let location = pipeline.sink(SINK).map(|sink| sink.location.clone()).unwrap_or_default();
     let dir = root.display();
+    let flumen = std::env::current_exe().map_or_else(|_| "flumen".to_owned(), |path| path.display().to_string());
     print_line(&format!(
         "\nThe Delta table is {location}: any Delta reader opens it.\n\nTry next:\n  \
-         flumen --root {dir} sql {FILE} \"SELECT category, count(*), avg(score) FROM {SINK} GROUP BY category\"\n  \
-         flumen --root {dir} check {FILE}\n  \
-         flumen --root {dir} explain {FILE}\n\
+         {flumen} --root {dir} sql {FILE} \"SELECT category, count(*), avg(score) FROM {SINK} GROUP BY category\"\n  \
+         {flumen} --root {dir} check {FILE}\n  \
+         {flumen} --root {dir} explain {FILE}\n\
          and on a real Kafka (scripts/kafka start gives you one):\n  \
-         flumen demo --publish-to 127.0.0.1:9092\n  \
-         KAFKA_BROKERS=127.0.0.1:9092 flumen run {FILE}"
+         {flumen} demo --publish-to 127.0.0.1:9092\n  \
+         KAFKA_BROKERS=127.0.0.1:9092 {flumen} run {FILE}"
     ));
     Ok(())
 }

@@ -45,10 +45,13 @@ impl Printer {
         Self { form }
     }
 
-    /// Takes the live line away.
+    /// Takes the live line away; what it counted stays.
     pub(crate) fn finish(&self) {
-        if let Form::Live { bar, .. } = &self.form {
+        if let Form::Live { bar, totals, watch } = &self.form {
             bar.finish_and_clear();
+            let totals = totals.lock();
+            let (records, rows) = (grouped(totals.records), grouped(totals.rows));
+            print_line(&format!("{records} records, {rows} rows in {:.1} s", watch.elapsed().as_secs_f64()));
         }
     }
 }

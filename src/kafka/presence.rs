@@ -33,7 +33,7 @@ impl Presence {
     pub fn back(&self) {
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(since) = away.take() {
-            tracing::info!("{} is back after {:.1} s", self.what, since.elapsed().as_secs_f64());
+            tracing::warn!("{} is back after {:.1} s", self.what, since.elapsed().as_secs_f64());
         }
     }
 

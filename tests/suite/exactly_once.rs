@@ -164,7 +164,7 @@ fn a_broker_that_goes_away_is_waited_for() {
     until("the rest", Duration::from_secs(120), || place.committed(&topic) == 150);
     run.signal("TERM");
     let finished = run.wait().exits(0);
-    let waits = finished.stderr.lines().filter(|line| line.contains("WARN") && line.contains("Kafka")).count();
+    let waits = finished.stderr.lines().filter(|line| line.contains("WARN") && line.contains("is away")).count();
     assert!(waits <= 2, "said once, not again and again:\n{}", finished.stderr);
 }
 

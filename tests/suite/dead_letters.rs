@@ -12,6 +12,7 @@ use prost::Message;
 use crate::ads::{impression, impressions};
 use crate::binary::{Background, Finished, finish, flumen, until, workspace};
 use crate::broker::Broker;
+use crate::chance::Chance;
 use crate::{delta, topics};
 
 const FILE: &str = "land.sql";
@@ -355,4 +356,38 @@ fn letters_of_a_former_life_are_refused() {
     std::fs::remove_dir_all(place.letters()).unwrap();
     place.run().exits(0);
     assert_eq!((place.landed().len(), delta::read_with_python(&place.letters()).rows.len()), (5, 1));
+}
+
+#[test]
+fn killed_at_random_each_record_is_in_one_place() {
+    const RECORDS: u64 = 60_000;
+    let place = Place::landing("killed-dead", "");
+    // Every 50th record is bad.
+    let values = (0..RECORDS / 2).map(|n| if n % 50 == 7 { with_text_slot(n) } else { impression(n).encode_to_vec() });
+    let values: Vec<_> = values.collect();
+    place.produce(0, &values);
+    place.produce(1, &values);
+    let words = ["run", FILE, "--available-now", "--set", "flumen.max_rows=1000"];
+    let committed = || -> i64 {
+        let txns = delta::txns(&place.table());
+        txns.iter().filter(|(id, _)| id.starts_with("flumen:land:landed:")).map(|(_, offset)| offset).sum()
+    };
+    let mut chance = Chance::new(7);
+    let mut kills = 0;
+    while kills < 12 {
+        let mut run = Background::start(&mut place.command(&words));
+        let goal = committed() + 1_000 * chance.below(3) as i64;
+        until("progress", Duration::from_secs(60), || committed() > goal || !run.running());
+        std::thread::sleep(Duration::from_micros(chance.below(30_000)));
+        assert!(run.running(), "the run was over before it was killed 12 times");
+        run.kill();
+        kills += 1;
+    }
+    finish(&mut place.command(&words)).exits(0);
+    let letters = places(&place.letters(), "partition", "offset");
+    let landed = place.landed();
+    assert!(letters.is_disjoint(&landed), "a record is in both tables");
+    assert_eq!(letters.len() as u64, RECORDS / 50);
+    assert_eq!((letters.len() + landed.len()) as u64, RECORDS);
+    assert!(letters.iter().all(|(_, offset)| offset % 50 == 7));
 }

@@ -5,7 +5,7 @@ use arrow::datatypes::Fields;
 use super::column::Column;
 use super::column::calendar::{Calendar, CalendarKind};
 use super::column::json::{Json, JsonKind};
-use super::column::message::{Chosen, Entry, Message, NO_ONEOF, Required};
+use super::column::message::{Chosen, Entry, Message, NO_CASE, NO_ONEOF, Required};
 use super::column::nested::{EnumNames, List, Map, Time, TimeKind, Wrapper};
 use super::selection::Selection;
 use super::table::TagTable;
@@ -64,9 +64,17 @@ fn message(shape: &MessageShape, wanted: &[Wanted<'_>], fields: Fields, nulls: N
     let mut names: Vec<Box<str>> = wanted.iter().map(|w| w.field.name.as_str().into()).collect();
     let read = wanted.iter().enumerate().filter(|(_, wanted)| wanted.selection.is_some());
     let mut slots: Vec<(usize, &FieldShape)> = read.map(|(slot, wanted)| (slot, wanted.field)).collect();
-    // A member that nobody wants still clears one that is wanted.
+    let mut cases = vec![NO_CASE; shape.oneofs];
+    for (slot, field) in &slots {
+        if let ValueShape::Case { oneof, .. } = field.value {
+            cases[oneof] = *slot as u16;
+        }
+    }
+    slots.retain(|(_, field)| !matches!(field.value, ValueShape::Case { .. }));
+    // A member that nobody wants still clears one that is wanted, and is told as the case.
     for field in shape.fields.iter().filter(|field| field.oneof.is_some()) {
-        let wanted = slots.iter().any(|(_, other)| other.oneof == field.oneof);
+        let wanted = slots.iter().any(|(_, other)| other.oneof == field.oneof)
+            || field.oneof.is_some_and(|oneof| cases[oneof] != NO_CASE);
         if wanted && !slots.iter().any(|(_, other)| other.number == field.number) {
             slots.push((columns.len(), field));
             columns.push(Column::Skip);
@@ -88,6 +96,7 @@ fn message(shape: &MessageShape, wanted: &[Wanted<'_>], fields: Fields, nulls: N
         columns: columns.into(),
         names: names.into(),
         oneofs: vec![Chosen::NONE; shape.oneofs].into(),
+        cases: cases.into(),
         required,
         fields,
         rows: 0,
@@ -148,6 +157,7 @@ fn value(shape: &ValueShape, selection: &Selection, nulls: Nulls) -> Column {
         ValueShape::Enum(numbers) => {
             Column::Enum(Fixed::new(numbers.default, nullable), Box::new(EnumNames::new(&numbers.names)))
         }
+        ValueShape::Case { members, .. } => Column::Enum(Fixed::new(0, nullable), Box::new(EnumNames::new(members))),
         ValueShape::Wrapper(kind) => Column::Wrapper(Box::new(Wrapper::new(scalar(*kind, nullable), kind.wire()))),
         ValueShape::Timestamp => Column::Time(Box::new(Time::new(TimeKind::Timestamp, nullable))),
         ValueShape::Date => Column::Calendar(Box::new(Calendar::new(CalendarKind::Date, nullable))),

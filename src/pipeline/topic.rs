@@ -14,10 +14,10 @@ use super::suggest;
 use super::text::{Place, SourceText};
 use super::units;
 use crate::offsets::Start;
-use crate::schema::{Descriptors, MessageShape, ProtoFault, ProtoFaultKind};
+use crate::schema::{Descriptors, MessageShape, ProtoFault, ProtoFaultKind, Shaping};
 
 /// The options that a topic has now.
-const OPTIONS: [&str; 18] = [
+const OPTIONS: [&str; 19] = [
     "value.proto",
     "value.message",
     "value.descriptor",
@@ -25,6 +25,7 @@ const OPTIONS: [&str; 18] = [
     "value.format",
     "value.framing",
     "max_recursion",
+    "oneof_case",
     "key.format",
     "key.proto",
     "key.message",
@@ -152,6 +153,8 @@ impl Loader<'_> {
     fn value_format(&mut self, table: &mut TableStatement<'_>) -> Option<ValueFormat> {
         let formats = [("protobuf", false), ("raw", true)];
         let recursion = table.options.take("max_recursion", &mut self.faults, units::number);
+        let yes_or_no = [("true", true), ("false", false)];
+        let case = table.options.take("oneof_case", &mut self.faults, |v| units::one_of(v, &yes_or_no));
         let raw = table.options.take("value.format", &mut self.faults, |v| units::one_of(v, &formats));
         let [proto, set, message, include] =
             ["value.proto", "value.descriptor", "value.message", "proto.include"].map(|key| table.options.text(key));
@@ -195,7 +198,8 @@ impl Loader<'_> {
             self.faults.push(fault);
             return None;
         };
-        match MessageShape::with_recursion(&message, usize::try_from(recursion.unwrap_or(0)).unwrap_or(usize::MAX)) {
+        let max_recursion = usize::try_from(recursion.unwrap_or(0)).unwrap_or(usize::MAX);
+        match MessageShape::with(&message, Shaping { max_recursion, oneof_case: case.unwrap_or(false) }) {
             Ok(shape) => Some(ValueFormat::Protobuf { descriptors, message, shape: Arc::new(shape) }),
             Err(error) => {
                 let fault = Fault::new(&self.source, &place, error.message());

@@ -62,7 +62,7 @@ impl ValueShape {
     pub fn data_type(&self, nullable: bool) -> DataType {
         match self {
             ValueShape::Scalar(scalar) | ValueShape::Wrapper(scalar) => scalar.data_type(),
-            ValueShape::Enum(_) => DataType::Utf8,
+            ValueShape::Enum(_) | ValueShape::Case { .. } => DataType::Utf8,
             ValueShape::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             ValueShape::Duration => DataType::Duration(TimeUnit::Microsecond),
             ValueShape::Date => DataType::Date32,
@@ -94,7 +94,7 @@ impl Scalar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::Descriptors;
+    use crate::schema::{Descriptors, Shaping};
 
     const ALL: &str = r#"
         syntax = "proto3";
@@ -125,7 +125,10 @@ mod tests {
         std::fs::write(&path, "syntax = \"proto3\"; message Tree { Tree left = 1; int32 n = 2; }").unwrap();
         let tree = Descriptors::compile(&[path], &[]).unwrap().message("Tree").unwrap();
         let depth = |max_recursion| {
-            let mut left = MessageShape::with_recursion(&tree, max_recursion).unwrap().columns()[0].data_type().clone();
+            let mut left =
+                MessageShape::with(&tree, Shaping { max_recursion, ..Shaping::default() }).unwrap().columns()[0]
+                    .data_type()
+                    .clone();
             let mut depth = 0;
             while let DataType::Struct(fields) = &left {
                 left = fields[0].data_type().clone();

@@ -189,7 +189,7 @@ fn join(path: &str, name: &str) -> String {
 fn spelled(field: &FieldShape) -> String {
     let value = match &field.value {
         ValueShape::Scalar(kind) => scalar(*kind).to_string(),
-        ValueShape::Enum(_) => "an enum".to_string(),
+        ValueShape::Enum(_) | ValueShape::Case { .. } => "an enum".to_string(),
         ValueShape::Wrapper(kind) => format!("a wrapped {}", scalar(*kind)),
         ValueShape::Timestamp => "google.protobuf.Timestamp".to_string(),
         ValueShape::Duration => "google.protobuf.Duration".to_string(),

@@ -15,4 +15,4 @@ pub use self::arrow::columns;
 pub use self::compat::{Change, Rule, changes};
 pub use self::descriptors::Descriptors;
 pub use self::fault::{ProtoFault, ProtoFaultKind};
-pub use self::shape::{EnumShape, FieldShape, Label, MessageShape, Scalar, ValueShape};
+pub use self::shape::{EnumShape, FieldShape, Label, MessageShape, Scalar, Shaping, ValueShape};

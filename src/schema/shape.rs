@@ -1,6 +1,6 @@
 //! The tree of a message's fields, as the decoder and the Arrow schema see it.
 
-use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor};
 
 use super::editions;
 use crate::error::{Error, Result};
@@ -76,6 +76,13 @@ pub enum ValueShape {
     JsonValue,
     /// `google.protobuf.ListValue`.
     JsonList,
+    /// Which member of a oneof is there, by its name: a column of ours, no field of the message.
+    Case {
+        /// The oneof: an index below [`MessageShape::oneofs`].
+        oneof: usize,
+        /// Number and name of the members.
+        members: Vec<(i32, String)>,
+    },
     /// A message without fields: all that can be known is whether it is there.
     Empty,
     /// A message that contains itself more often than is asked for: left as it is on the wire.
@@ -120,16 +127,25 @@ impl MessageShape {
     /// # Errors
     /// It nests deeper than 100 messages or has more than 20,000 fields in all.
     pub fn of(message: &MessageDescriptor) -> Result<Self> {
-        Self::with_recursion(message, 0)
+        Self::with(message, Shaping::default())
     }
 
-    /// The tree of `message` in which a message that contains itself is unfolded so often.
+    /// The tree of `message` as it is asked for.
     ///
     /// # Errors
-    /// As [`MessageShape::of`].
-    pub fn with_recursion(message: &MessageDescriptor, max_recursion: usize) -> Result<Self> {
-        Outline { root: message.full_name(), stack: Vec::new(), fields: 0, max_recursion }.message(message)
+    /// As [`MessageShape::of`], and when a field has the name of a column of ours.
+    pub fn with(message: &MessageDescriptor, shaping: Shaping) -> Result<Self> {
+        Outline { root: message.full_name(), stack: Vec::new(), fields: 0, shaping }.message(message)
     }
+}
+
+/// What a message's tree has besides its fields.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shaping {
+    /// How often a message that contains itself is unfolded.
+    pub max_recursion: usize,
+    /// Whether each oneof has a column `<oneof>__case` with the name of the member that is there.
+    pub oneof_case: bool,
 }
 
 /// The walk over a message's descriptor.
@@ -138,7 +154,7 @@ struct Outline<'a> {
     /// The messages that are being walked, outermost first.
     stack: Vec<String>,
     fields: usize,
-    max_recursion: usize,
+    shaping: Shaping,
 }
 
 impl Outline<'_> {
@@ -162,6 +178,11 @@ impl Outline<'_> {
             let oneof = oneof.and_then(|oneof| oneofs.iter().position(|name| name == oneof.full_name()));
             shape.fields.push(self.field(&field, oneof)?);
         }
+        if self.shaping.oneof_case {
+            for (index, oneof) in message.oneofs().filter(|oneof| !oneof.is_synthetic()).enumerate() {
+                shape.fields.push(self.case(index, &oneof, &shape)?);
+            }
+        }
         self.stack.pop();
         Ok(shape)
     }
@@ -182,6 +203,17 @@ impl Outline<'_> {
         Ok(FieldShape { name, number: field.number(), label, oneof, group, value: self.value(&kind)? })
     }
 
+    /// The column that says which member of a oneof is there.
+    fn case(&self, index: usize, oneof: &OneofDescriptor, shape: &MessageShape) -> Result<FieldShape> {
+        let name = format!("{}__case", oneof.name());
+        if shape.fields.iter().any(|field| field.name == name) {
+            return Err(self.too_large(&format!("has a field {name}, the name of a oneof's case")));
+        }
+        let members = oneof.fields().map(|field| (field.number() as i32, field.name().to_owned())).collect();
+        let value = ValueShape::Case { oneof: index, members };
+        Ok(FieldShape { name, number: 0, label: Label::Optional, oneof: None, group: false, value })
+    }
+
     fn value(&mut self, kind: &Kind) -> Result<ValueShape> {
         if let Some(scalar) = scalar(kind) {
             return Ok(ValueShape::Scalar(scalar));
@@ -199,7 +231,7 @@ impl Outline<'_> {
             "google.protobuf.ListValue" => ValueShape::JsonList,
             "google.type.Date" => ValueShape::Date,
             "google.type.TimeOfDay" => ValueShape::TimeOfDay,
-            name if self.stack.iter().filter(|open| *open == name).count() > self.max_recursion => {
+            name if self.stack.iter().filter(|open| *open == name).count() > self.shaping.max_recursion => {
                 ValueShape::Recursive
             }
             name => match wrapped(name, message) {

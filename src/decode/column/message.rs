@@ -8,6 +8,8 @@ use super::super::table::{MISMATCH, TagTable, UNKNOWN};
 use super::super::vector::Validity;
 use super::{Column, end_tag};
 
+/// Nobody asked which member of the oneof is there.
+pub(in crate::decode) const NO_CASE: u16 = u16::MAX;
 /// Not a member of a oneof.
 pub(in crate::decode) const NO_ONEOF: u16 = u16::MAX;
 
@@ -49,6 +51,8 @@ pub(in crate::decode) struct Message {
     pub(in crate::decode) names: Box<[Box<str>]>,
     /// The last member seen of each oneof.
     pub(in crate::decode) oneofs: Box<[Chosen]>,
+    /// For each oneof the column that names its member, or [`NO_CASE`].
+    pub(in crate::decode) cases: Box<[u16]>,
     /// The columns that a record must have, or that contain such.
     pub(in crate::decode) required: Box<[Required]>,
     /// The Arrow fields.
@@ -104,7 +108,7 @@ impl Message {
         until: u32,
         depth: usize,
     ) -> Result<(), Reason> {
-        let Message { entries, table, columns, names, oneofs, .. } = self;
+        let Message { entries, table, columns, names, oneofs, cases, .. } = self;
         let mut next = 0;
         while !cursor.at_end() {
             let start = cursor.position();
@@ -122,7 +126,7 @@ impl Message {
                 },
             };
             if entry.oneof != NO_ONEOF {
-                choose(oneofs, columns, entry, row);
+                choose(oneofs, cases, columns, entry, row);
             }
             let slot = usize::from(entry.slot);
             if let Err(reason) = columns[slot].read(cursor, tag, row, depth) {
@@ -181,12 +185,15 @@ fn skip(cursor: &mut Cursor<'_>, tag: u32, start: usize, depth: usize) -> Result
 }
 
 /// The last member of a oneof on the wire wins: clears the one before.
-fn choose(oneofs: &mut [Chosen], columns: &mut [Column], entry: &Entry, row: usize) {
+fn choose(oneofs: &mut [Chosen], cases: &[u16], columns: &mut [Column], entry: &Entry, row: usize) {
     let chosen = &mut oneofs[usize::from(entry.oneof)];
     if chosen.row == row && chosen.slot != entry.slot {
         columns[usize::from(chosen.slot)].truncate(row);
     }
     *chosen = Chosen { row, slot: entry.slot };
+    if let Some(Column::Enum(case, _)) = columns.get_mut(usize::from(cases[usize::from(entry.oneof)])) {
+        case.put(row, (entry.tag >> 3) as i32);
+    }
 }
 
 /// A known field with another wire type than its own.

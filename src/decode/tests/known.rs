@@ -6,7 +6,7 @@ use prost_reflect::prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Value};
 
 use crate::decode::{Decoder, Selection};
-use crate::schema::{Descriptors, columns};
+use crate::schema::{Descriptors, MessageShape, Shaping, columns};
 
 const DATE: &str = "syntax = \"proto3\"; package google.type; message Date { int32 year = 1; int32 month = 2; \
     int32 day = 3; }";
@@ -153,4 +153,31 @@ fn what_is_in_an_absent_message_is_null() {
     let inner = outer.column_by_name("inner").unwrap().as_struct();
     assert_eq!(nulls(inner), [true, true, false]);
     assert_eq!(nulls(inner.column(0)), [true, true, false]);
+}
+
+#[test]
+fn the_case_of_a_oneof_is_the_last_member_seen() {
+    let message = super::message(
+        r#"syntax = "proto3"; message M { oneof pick { int32 a = 1; string b = 2; } optional int32 o = 3;
+           oneof other { int32 c = 4; } M inner = 5; }"#,
+    );
+    let shape = MessageShape::with(&message, Shaping { oneof_case: true, ..Shaping::default() }).unwrap();
+    let names: Vec<&str> = shape.fields.iter().map(|field| field.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "o", "c", "inner", "pick__case", "other__case"], "none for `optional`");
+    // The case alone: its members are passed over, and told.
+    for wanted in [&names[..], &["pick__case"]] {
+        let mut decoder = Decoder::of_shape(&shape, wanted, &Selection::All, false).unwrap();
+        decoder.push(&[0x08, 1]).unwrap();
+        decoder.push(&[0x08, 1, 0x12, 1, b'x']).unwrap();
+        decoder.push(&[0x12, 1, b'x', 0x18, 7]).unwrap();
+        // Undone: a member, then a broken field.
+        decoder.push(&[0x08, 1, 0x12, 9]).unwrap_err();
+        decoder.push(&[0x20, 1]).unwrap();
+        let batch = decoder.finish().unwrap();
+        let case = batch.column_by_name("pick__case").unwrap().as_string::<i32>();
+        assert_eq!(case.iter().collect::<Vec<_>>(), [Some("a"), Some("b"), Some("b"), None]);
+        if let Some(other) = batch.column_by_name("other__case") {
+            assert_eq!(other.as_string::<i32>().iter().collect::<Vec<_>>(), [None, None, None, Some("c")]);
+        }
+    }
 }

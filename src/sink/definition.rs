@@ -250,12 +250,17 @@ impl Definition {
         constraints.chain(invariants).collect()
     }
 
-    /// The columns whose statistics go into the log: those the table names, or its first 32 (or as many as it says)
-    /// of a plain type that has an order.
+    /// The columns whose statistics go into the log: those the table names, or its first 32 (or as many as it says),
+    /// without those whose bounds would not be exact.
     pub fn stats_columns(&self) -> Vec<String> {
         let configuration = &self.metadata.configuration;
         if let Some(names) = configuration.get("delta.dataSkippingStatsColumns") {
-            return names.split(',').map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect();
+            let inexact = |name: &str| {
+                let column = self.columns.iter().find(|column| column.name == name.trim_matches('`'));
+                column.and_then(|column| column.data_type.as_str()).is_some_and(|kind| !has_exact_statistics(kind))
+            };
+            let names = names.split(',').map(str::trim).filter(|name| !name.is_empty() && !inexact(name));
+            return names.map(str::to_string).collect();
         }
         let wanted = configuration.get("delta.dataSkippingNumIndexedCols").and_then(|count| count.parse::<i64>().ok());
         let limit = usize::try_from(wanted.unwrap_or(32)).unwrap_or(usize::MAX);
@@ -368,17 +373,19 @@ mod tests {
     }
 
     #[test]
-    fn statistics_leave_out_what_has_no_order() {
+    fn statistics_leave_out_what_has_no_exact_bounds() {
         let fields = json!([
             { "name": "a", "type": "long", "nullable": true, "metadata": {} },
             { "name": "b", "type": "binary", "nullable": true, "metadata": {} },
             { "name": "c c", "type": "string", "nullable": true, "metadata": {} },
             { "name": "d", "type": "string", "nullable": true, "metadata": {} },
+            { "name": "wide", "type": "decimal(20,0)", "nullable": true, "metadata": {} },
+            { "name": "exact", "type": "decimal(15, 2)", "nullable": true, "metadata": {} },
         ]);
-        assert_eq!(definition(plain(), json!({}), fields.clone()).stats_columns(), ["`a`", "`c c`", "`d`"]);
+        assert_eq!(definition(plain(), json!({}), fields.clone()).stats_columns(), ["`a`", "`c c`", "`d`", "`exact`"]);
         let three = json!({"delta.dataSkippingNumIndexedCols": "3"});
         assert_eq!(definition(plain(), three, fields.clone()).stats_columns(), ["`a`", "`c c`"]);
-        let named = json!({"delta.dataSkippingStatsColumns": "d, a"});
-        assert_eq!(definition(plain(), named, fields).stats_columns(), ["d", "a"]);
+        let named = json!({"delta.dataSkippingStatsColumns": "d, wide, `a`, `b`"});
+        assert_eq!(definition(plain(), named, fields).stats_columns(), ["d", "`a`"]);
     }
 }

@@ -87,7 +87,10 @@ pub(crate) fn rows(
     let raw = &letters.raw;
     let count = raw.len();
     let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, count))) };
-    let keys = raw.keys.as_ref().map_or_else(|| BinaryArray::new_null(count), binary);
+    let keys = match &raw.keys {
+        Some(keys) => binary(topic, keys)?,
+        None => BinaryArray::new_null(count),
+    };
     let reasons = (0..count).map(|row| letters.faults.get(row).map(reason));
     let fields = (0..count).map(|row| letters.faults.get(row).map(|fault| &fault.field).filter(|f| !f.is_empty()));
     let columns: Vec<ArrayRef> = vec![
@@ -98,7 +101,7 @@ pub(crate) fn rows(
         Arc::new(Int64Array::from(raw.offsets.clone())),
         Arc::new(timestamps(&raw.timestamps)),
         Arc::new(keys),
-        Arc::new(binary(&raw.values)),
+        Arc::new(binary(topic, &raw.values)?),
         headers(raw.headers.as_deref().unwrap_or_default(), count, &header_list())?,
         Arc::new(reasons.collect::<StringArray>()),
         Arc::new(fields.collect::<StringArray>()),

@@ -7,7 +7,6 @@ use arrow::array::{
     ArrayRef, BinaryArray, BinaryBuilder, Int32Array, Int64Array, ListBuilder, RecordBatch, RecordBatchOptions,
     StringArray, StringBuilder, StructBuilder, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Fields, SchemaRef};
 
 use parking_lot::Mutex;
@@ -266,13 +265,13 @@ impl RecordDecoder {
                     arrays.push(keys.clone().unwrap_or_else(|| new_null_array(field.data_type(), rows)));
                     continue;
                 }
-                Column::Raw => Arc::new(binary(&raw.values)),
+                Column::Raw => Arc::new(binary(&self.topic, &raw.values)?),
                 Column::Topic => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.topic, raw.len()))),
                 Column::Partition => Arc::new(Int32Array::from_value(raw.partition, raw.len())),
                 Column::Offset => Arc::new(Int64Array::from(raw.offsets.clone())),
                 Column::Timestamp => Arc::new(timestamps(&raw.timestamps)),
                 Column::Key => match &raw.keys {
-                    Some(keys) => Arc::new(binary(keys)),
+                    Some(keys) => Arc::new(binary(&self.topic, keys)?),
                     None => Arc::new(BinaryArray::new_null(raw.len())),
                 },
                 Column::Headers => headers(raw.headers.as_deref().unwrap_or_default(), raw.len(), field.data_type())?,
@@ -371,20 +370,16 @@ fn kept(raw: &RawBatch, skip_nulls: bool, dead: &[u32]) -> Option<Vec<u32>> {
     Some((0..raw.len() as u32).filter(stays).collect())
 }
 
-/// A binary column over an arena, which is copied once.
-pub(crate) fn binary(payloads: &Payloads) -> BinaryArray {
-    if payloads.is_empty() {
-        return BinaryArray::new_null(0);
-    }
-    let mut offsets = Vec::with_capacity(payloads.len() + 1);
-    offsets.push(0i32);
-    offsets.extend(payloads.ends.iter().map(|&end| end as i32));
-    let nulls = (!payloads.nulls.is_empty()).then(|| {
-        let mut valid = vec![true; payloads.len()];
-        payloads.nulls.iter().for_each(|&row| valid[row as usize] = false);
-        NullBuffer::from(valid)
-    });
-    BinaryArray::new(OffsetBuffer::new(offsets.into()), Buffer::from_slice_ref(&payloads.bytes), nulls)
+/// The byte strings of `topic`'s records as a column.
+///
+/// # Errors
+/// `Unavailable` when they are more than one column holds.
+pub(crate) fn binary(topic: &str, payloads: &Payloads) -> Result<BinaryArray> {
+    payloads.column().map_err(|e| {
+        Error::unavailable(format!(
+            "topic {topic}: keys or values do not fit a column: {e}; read fewer records at once"
+        ))
+    })
 }
 
 /// Kafka's milliseconds as microseconds; -1 is "none".

@@ -7,6 +7,9 @@ pub mod recording;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use arrow::array::BinaryArray;
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::error::ArrowError;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
@@ -121,6 +124,23 @@ impl Payloads {
             None => self.nulls.push(self.ends.len() as u32),
         }
         self.ends.push(self.bytes.len() as u32);
+    }
+
+    /// The byte strings as a column; the arena is copied once.
+    ///
+    /// # Errors
+    /// The arena holds more than a column's offsets reach: 2 GiB.
+    pub fn column(&self) -> Result<BinaryArray, ArrowError> {
+        let ends = self.ends.iter().map(|&end| i32::try_from(end));
+        let ends: Result<Vec<i32>, _> = std::iter::once(Ok(0)).chain(ends).collect();
+        let ends = ends.map_err(|_| ArrowError::OffsetOverflowError(self.bytes.len()))?;
+        let nulls = (!self.nulls.is_empty()).then(|| {
+            let mut valid = vec![true; self.len()];
+            self.nulls.iter().for_each(|&row| valid[row as usize] = false);
+            NullBuffer::from(valid)
+        });
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
+        BinaryArray::try_new(offsets, Buffer::from_slice_ref(&self.bytes), nulls)
     }
 
     /// The byte strings of these records, copied.

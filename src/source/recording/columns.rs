@@ -6,7 +6,7 @@ use arrow::array::{
     Array, ArrayRef, BinaryArray, BinaryBuilder, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
     StringBuilder, StructArray, TimestampMicrosecondArray, TimestampMillisecondArray,
 };
-use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 
@@ -148,7 +148,7 @@ pub fn columns(topic: &str, raw: &RawBatch) -> Result<RecordBatch, ArrowError> {
     let rows = raw.len();
     let times = TimestampMillisecondArray::from_iter(raw.timestamps.iter().map(|&time| (time >= 0).then_some(time)));
     let keys = match &raw.keys {
-        Some(keys) => binary(keys)?,
+        Some(keys) => keys.column()?,
         None => BinaryArray::new_null(rows),
     };
     let columns: Vec<ArrayRef> = vec![
@@ -159,20 +159,9 @@ pub fn columns(topic: &str, raw: &RawBatch) -> Result<RecordBatch, ArrowError> {
         Arc::new(Int32Array::from_value(0, rows)),
         Arc::new(header_lists(raw)?),
         Arc::new(keys),
-        Arc::new(binary(&raw.values)?),
+        Arc::new(raw.values.column()?),
     ];
     RecordBatch::try_new(schema(), columns)
-}
-
-fn binary(payloads: &Payloads) -> Result<BinaryArray, ArrowError> {
-    let ends = payloads.ends.iter().map(|&end| i32::try_from(end));
-    let ends: Result<Vec<i32>, _> = std::iter::once(Ok(0)).chain(ends).collect();
-    let ends = ends.map_err(|_| ArrowError::OffsetOverflowError(payloads.bytes.len()))?;
-    let mut valid = vec![true; payloads.len()];
-    payloads.nulls.iter().for_each(|&row| valid[row as usize] = false);
-    let nulls = (!payloads.nulls.is_empty()).then(|| NullBuffer::from(valid));
-    let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
-    BinaryArray::try_new(offsets, Buffer::from(payloads.bytes.as_slice()), nulls)
 }
 
 fn header_lists(raw: &RawBatch) -> Result<ListArray, ArrowError> {

@@ -322,7 +322,7 @@ async fn files_version(store: &dyn ObjectStore, path: &Path) -> Result<Version> 
     files.sort_by(|a, b| a.location.cmp(&b.location));
     let text: String = files.iter().map(identity).collect();
     let digest = Sha256::digest(text.as_bytes());
-    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex::encode(&digest[..8]);
     Ok(Version { shown: hash.clone(), probe: hash })
 }
 

@@ -50,7 +50,7 @@ impl Versions<'_> {
                 )),
             }
         }
-        let hex: String = descriptors.sha256().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex::encode(descriptors.sha256());
         self.sink.keep_file(&format!("_flumen/{hex}.binpb"), descriptors.encoded()).await?;
         Ok(Some(hash))
     }

@@ -6,7 +6,7 @@ mod linear;
 mod udf;
 mod xgboost;
 
-use std::fmt::{Debug, Write as _};
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -100,11 +100,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn hex_sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// The shape that [`Model::predict`] asks for.

@@ -36,7 +36,7 @@ pub(super) fn assemble(mut loader: Loader<'_>) -> Result<Pipeline, Faults> {
     Ok(Pipeline {
         name,
         file: source.file().to_path_buf(),
-        sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: hex::encode(digest),
         settings: loader.draft.settings,
         session: loader.draft.session,
         sources: loader.sources,

@@ -551,6 +551,30 @@ async fn a_dropped_log_ends_its_stream_with_an_error() {
     assert!(last.unwrap().unwrap_err().to_string().contains("was closed while it was read"));
 }
 
+/// Each read takes partitions away from librdkafka that it may still be starting or stopping: it aborts the process
+/// when one is stopped twice.
+#[tokio::test]
+async fn reads_may_follow_each_other_at_once() {
+    let broker = Broker::shared();
+    let topic = broker.new_topic("hasty", 2).await;
+    let story = vec![vec![Step::Records(numbered(1000))], vec![Step::Records(numbered(1000))]];
+    broker.produce(&topic, &of(0, &numbered(1000)));
+    broker.produce(&topic, &of(1, &numbered(1000)));
+    for round in 0..20 {
+        let log = kafka_log(broker, &topic, None);
+        for turn in 0..25 {
+            let mut stream = log.read(&[range(turn % 2, i64::from(turn), 1000)], NOTHING).unwrap();
+            if (round + turn) % 7 == 0 {
+                stream.recv().await.unwrap().unwrap();
+            }
+        }
+        if round % 10 == 0 {
+            let found = read(&log, &[range(0, 10, 1000), range(1, 0, 1000)], NOTHING).await.unwrap();
+            assert!(found[&0] == within(&story[0], 10, 1000) && found[&1] == seen(&story[1]));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_password_is_told_and_not_waited_for() {
     let broker = Broker::with_password("reader", "right-password");

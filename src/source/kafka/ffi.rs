@@ -197,13 +197,35 @@ impl Consumer {
         Ok(Self { records, main, client })
     }
 
-    /// Reads these partitions from these offsets, and nothing else any more. What was fetched before is dropped.
+    /// Reads these partitions from these offsets, and nothing else any more. What was fetched before is dropped, and
+    /// its fetching has stopped when this returns.
+    ///
+    /// librdkafka stops a partition twice, and aborts the process, when it is taken away again before its first stop
+    /// is done (<https://github.com/confluentinc/librdkafka/issues/5573>), be it by the next assignment or by the end
+    /// of the client.
     ///
     /// # Errors
     /// librdkafka's.
     pub fn assign(&self, list: &TopicPartitionList) -> KafkaResult<()> {
         // SAFETY: client and list are live; the list is copied.
-        check(unsafe { sys::rd_kafka_assign(self.client.native_ptr(), list.ptr()) })
+        check(unsafe { sys::rd_kafka_assign(self.client.native_ptr(), list.ptr()) })?;
+        // The stop and its answer are two messages in the queue of librdkafka's main thread, which answers in order:
+        // one question is answered behind the first, the next one behind the second.
+        self.await_main_thread()?;
+        self.await_main_thread()
+    }
+
+    /// Waits until librdkafka's main thread has done what was in its queue.
+    fn await_main_thread(&self) -> KafkaResult<()> {
+        let mut list = ptr::null_mut();
+        // SAFETY: the client is live; the list is ours, and destroyed once.
+        unsafe {
+            let code = sys::rd_kafka_assignment(self.client.native_ptr(), &mut list);
+            if !list.is_null() {
+                sys::rd_kafka_topic_partition_list_destroy(list);
+            }
+            check(code)
+        }
     }
 
     /// Stops fetching these partitions; their prefetched records are dropped and fetched again after

@@ -19,6 +19,7 @@ pub mod schema;
 pub mod decode;
 pub mod lookup;
 pub mod model;
+pub mod registry;
 pub mod source;
 
 // What happens with it, and where it goes.

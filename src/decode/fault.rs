@@ -32,6 +32,28 @@ pub enum Reason {
     TooLarge,
     /// The record is longer than the topic's `max_record_bytes`.
     Oversized,
+    /// The record does not begin with the header of a schema registry.
+    Framing,
+    /// The schema of that id is not one that the record can be read with.
+    Schema {
+        /// The schema's id.
+        id: u32,
+        /// Why it is not.
+        fault: SchemaFault,
+    },
+}
+
+/// Why a record cannot be read with the schema that its header names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SchemaFault {
+    /// The registry has no such schema.
+    Unknown,
+    /// It is not protobuf, or it is not complete.
+    Invalid,
+    /// It has no message at the header's index, or another one than the topic's.
+    Message,
+    /// A field that is read has another number or type there.
+    Mismatch,
 }
 
 impl Reason {
@@ -49,6 +71,11 @@ impl Reason {
             Reason::Missing => "missing",
             Reason::TooLarge => "too_large",
             Reason::Oversized => "oversized",
+            Reason::Framing => "framing",
+            Reason::Schema { fault: SchemaFault::Unknown, .. } => "schema_unknown",
+            Reason::Schema { fault: SchemaFault::Invalid, .. } => "schema_invalid",
+            Reason::Schema { fault: SchemaFault::Message, .. } => "schema_message",
+            Reason::Schema { fault: SchemaFault::Mismatch, .. } => "schema_mismatch",
         }
     }
 }
@@ -69,6 +96,16 @@ impl fmt::Display for Reason {
             Reason::Missing => f.write_str("a required field is missing"),
             Reason::TooLarge => f.write_str("more than a column can hold"),
             Reason::Oversized => f.write_str("a record longer than max_record_bytes"),
+            Reason::Framing => f.write_str("no header of a schema registry"),
+            Reason::Schema { id, fault } => {
+                let why = match fault {
+                    SchemaFault::Unknown => "is not in the registry",
+                    SchemaFault::Invalid => "cannot be compiled",
+                    SchemaFault::Message => "has another message there",
+                    SchemaFault::Mismatch => "has the field otherwise",
+                };
+                write!(f, "schema {id} {why}")
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ mod column;
 mod cursor;
 mod decoder;
 mod fault;
+mod framing;
 mod plan;
 mod selection;
 mod table;
@@ -22,5 +23,6 @@ mod vector;
 mod tests;
 
 pub use self::decoder::Decoder;
-pub use self::fault::{DecodeFault, Reason};
+pub use self::fault::{DecodeFault, Reason, SchemaFault};
+pub use self::framing::{Framed, message_path, unframe};
 pub use self::selection::Selection;

@@ -39,11 +39,32 @@ impl Selection {
             Selection::Fields(fields) => fields.get(name),
         }
     }
+
+    /// Whether the field at `path`, such as `placement.slot`, or something in it is wanted.
+    pub fn reads(&self, path: &str) -> bool {
+        let mut at = self;
+        for name in path.split('.') {
+            match at.field(name) {
+                Some(below) => at = below,
+                None => return false,
+            }
+        }
+        true
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wanted_is_found_by_its_path() {
+        let mut selection = Selection::none();
+        selection.add(&["placement", "slot"]);
+        selection.add(&["labels"]);
+        assert!(selection.reads("placement") && selection.reads("placement.slot") && selection.reads("labels.text"));
+        assert!(!selection.reads("placement.page") && !selection.reads("bid"));
+    }
 
     #[test]
     fn the_wider_wish_wins() {

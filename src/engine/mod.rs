@@ -28,6 +28,7 @@ mod stop;
 mod topic;
 mod versions;
 mod write;
+mod writer_schemas;
 
 use std::fmt;
 use std::sync::Arc;

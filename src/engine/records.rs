@@ -13,10 +13,12 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::record_key::KeyDecoder;
+use super::writer_schemas::WriterSchemas;
 use crate::decode::{DecodeFault, Decoder, Reason, Selection};
 use crate::error::{Error, Result};
 use crate::observe::Records;
-use crate::pipeline::{DEAD_LETTERS_FREE, KeyFormat, META_COLUMNS, NullValue, OnDecodeError, SourceSpec, ValueFormat};
+use crate::pipeline::{DEAD_LETTERS_FREE, KeyFormat, NullValue, OnDecodeError, SourceSpec, ValueFormat};
+use crate::registry::Registry;
 use crate::source::{Headers, Payloads, RawBatch, Wanted};
 
 /// Posts of dead letters that wait for their writer at most; each is of one raw batch.
@@ -144,6 +146,8 @@ enum Column {
     /// The record's key, decoded.
     DecodedKey,
     Headers,
+    /// The id of the schema in the record's header.
+    SchemaId,
 }
 
 /// Turns raw batches into the projected columns of one topic. It keeps its buffers from batch to batch.
@@ -157,6 +161,10 @@ pub(crate) struct RecordDecoder {
     schema: SchemaRef,
     decoder: Option<Decoder>,
     key: Option<KeyDecoder>,
+    /// Takes values out of their frames, where they have some.
+    writers: Option<WriterSchemas>,
+    /// The schemas of the rows so far, where that is wanted.
+    schema_ids: Vec<Option<i32>>,
 }
 
 impl RecordDecoder {
@@ -165,11 +173,17 @@ impl RecordDecoder {
     ///
     /// # Errors
     /// `Invalid` when a column has no decoder; the pipeline's check has refused that before.
-    pub(crate) fn new(spec: &SourceSpec, projection: &[usize], selection: &Selection, is_shared: bool) -> Result<Self> {
+    pub(crate) fn new(
+        spec: &SourceSpec,
+        projection: &[usize],
+        selection: &Selection,
+        is_shared: bool,
+        registry: Option<&Arc<Registry>>,
+    ) -> Result<Self> {
         let schema = Arc::new(spec.schema.project(projection).map_err(|e| Error::invalid(e.to_string()))?);
         let mut fields = Vec::new();
         let mut columns = Vec::new();
-        let meta = spec.schema.fields().len() - META_COLUMNS.len();
+        let meta = spec.value_columns();
         for (field, &index) in schema.fields().iter().zip(projection) {
             columns.push(match (index.checked_sub(meta), &spec.format) {
                 (None, ValueFormat::Raw) => Column::Raw,
@@ -183,7 +197,8 @@ impl RecordDecoder {
                 (Some(3), _) => Column::Timestamp,
                 (Some(4), _) if spec.key == KeyFormat::Bytes => Column::Key,
                 (Some(4), _) => Column::DecodedKey,
-                (Some(_), _) => Column::Headers,
+                (Some(5), _) => Column::Headers,
+                (Some(_), _) => Column::SchemaId,
             });
         }
         if is_shared {
@@ -194,9 +209,13 @@ impl RecordDecoder {
         }
         let wants_key = columns.contains(&Column::DecodedKey) || (is_shared && selection.field("_key").is_some());
         let key = if wants_key { KeyDecoder::new(&spec.key)? } else { None };
+        let mut writers = None;
         let decoder = match &spec.format {
             ValueFormat::Raw => None,
-            ValueFormat::Protobuf { shape, .. } => {
+            ValueFormat::Protobuf { shape, message, .. } => {
+                let wanted = |name: &&str| (name.to_string(), selection.field(name).cloned().unwrap_or_default());
+                let wanted = Selection::Fields(fields.iter().map(wanted).collect());
+                writers = registry.map(|it| WriterSchemas::new(Arc::clone(it), message, Arc::clone(shape), wanted));
                 Some(Decoder::of_shape(shape, &fields, selection, spec.on_null_value == NullValue::Row)?)
             }
         };
@@ -209,6 +228,8 @@ impl RecordDecoder {
             schema,
             decoder,
             key,
+            writers,
+            schema_ids: Vec::new(),
         })
     }
 
@@ -251,6 +272,7 @@ impl RecordDecoder {
             (Some(key), Some(keys)) => Some(key.finish(keys)?),
             _ => None,
         };
+        let schema_ids = std::mem::take(&mut self.schema_ids);
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
         for (column, field) in self.columns.iter().zip(self.schema.fields()) {
             let whole: ArrayRef = match column {
@@ -263,6 +285,10 @@ impl RecordDecoder {
                 },
                 Column::DecodedKey => {
                     arrays.push(keys.clone().unwrap_or_else(|| new_null_array(field.data_type(), rows)));
+                    continue;
+                }
+                Column::SchemaId => {
+                    arrays.push(Arc::new(Int32Array::from(schema_ids.clone())));
                     continue;
                 }
                 Column::Raw => Arc::new(binary(&self.topic, &raw.values)?),
@@ -320,26 +346,41 @@ impl RecordDecoder {
         if let (Some(key), Some(keys)) = (&mut self.key, &raw.keys) {
             key.push(keys, row)?;
         }
-        let Some(decoder) = &mut self.decoder else { return Ok(()) };
-        if is_null {
-            decoder.push_null();
-            return Ok(());
-        }
-        let value = raw.values.value(row);
-        let pushed = match value.len() > self.max_record_bytes {
-            true => Err(DecodeFault { reason: Reason::Oversized, position: 0, field: String::new() }),
-            false => decoder.push(value),
-        };
+        let pushed = self.value(raw.values.value(row), is_null);
         if let (Err(_), Some(key)) = (&pushed, &mut self.key) {
             key.pop();
         }
         pushed
     }
 
+    /// Decodes one value.
+    #[inline]
+    fn value(&mut self, value: &[u8], is_null: bool) -> Result<(), DecodeFault> {
+        let Some(decoder) = &mut self.decoder else { return Ok(()) };
+        if is_null {
+            decoder.push_null();
+            if self.writers.is_some() {
+                self.schema_ids.push(None);
+            }
+            return Ok(());
+        }
+        if value.len() > self.max_record_bytes {
+            return Err(DecodeFault { reason: Reason::Oversized, position: 0, field: String::new() });
+        }
+        let Some(writers) = &mut self.writers else { return decoder.push(value) };
+        let framed = writers.unframe(value)?;
+        decoder
+            .push(framed.message)
+            .map_err(|fault| DecodeFault { position: framed.position + fault.position, ..fault })?;
+        self.schema_ids.push(i32::try_from(framed.schema).ok());
+        Ok(())
+    }
+
     /// The error of a record that cannot be decoded and must be.
     #[cold]
     fn refuse(&mut self, raw: &RawBatch, row: usize, fault: &DecodeFault) -> Error {
         // The rows before it must not turn up in the next batch.
+        self.schema_ids.clear();
         drop(self.decoder.as_mut().map(Decoder::finish));
         if let (Some(key), Some(keys)) = (&mut self.key, &raw.keys) {
             drop(key.finish(keys));

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::lookup::Lookup;
 use crate::model::{self, Model, ModelUdf};
 use crate::pipeline::{LookupFormat, LookupSpec, ModelSpec, Pipeline, QuerySpec};
+use crate::registry::Registry;
 use crate::storage::Storage;
 
 /// Which of the file's declarations a session holds.
@@ -83,7 +84,9 @@ impl QuerySession {
                 let (topics, spec, patience) = (Arc::clone(&deps.topics), spec.clone(), deps.patience);
                 Arc::new(move || topics.open(&spec, patience)) as OpenLog
             });
-            let table = Arc::new(TopicTable::new(spec.clone(), open));
+            let registry = spec.registry.as_ref().filter(|_| parts.connect);
+            let registry = registry.map(|spec| Registry::open(spec, deps.patience)).transpose()?.map(Arc::new);
+            let table = Arc::new(TopicTable::new(spec.clone(), open, registry));
             session.register(&spec.name, Arc::clone(&table) as Arc<dyn TableProvider>)?;
             session.topics.push(table);
         }

@@ -23,10 +23,12 @@ use datafusion::physical_plan::{
 use parking_lot::Mutex;
 
 use super::records::{RecordCounts, RecordDecoder};
+use super::writer_schemas::schemas_of;
 use crate::decode::Selection;
 use crate::error::{Error, Result};
 use crate::offsets::PartitionRange;
 use crate::pipeline::SourceSpec;
+use crate::registry::Registry;
 use crate::source::{Log, RawStream};
 
 /// What the next plan over a topic shall read.
@@ -50,6 +52,8 @@ pub(crate) struct TopicTable {
     spec: SourceSpec,
     state: Mutex<TopicState>,
     open: Option<OpenLog>,
+    /// Whose schemas the records name, when it can be asked.
+    registry: Option<Arc<Registry>>,
 }
 
 #[derive(Default)]
@@ -85,8 +89,8 @@ impl fmt::Debug for TopicTable {
 
 impl TopicTable {
     /// A table over a topic; without `open` it can be planned but not read.
-    pub(crate) fn new(spec: SourceSpec, open: Option<OpenLog>) -> Self {
-        Self { spec, state: Mutex::new(TopicState::default()), open }
+    pub(crate) fn new(spec: SourceSpec, open: Option<OpenLog>, registry: Option<Arc<Registry>>) -> Self {
+        Self { spec, state: Mutex::new(TopicState::default()), open, registry }
     }
 
     /// What it declares.
@@ -175,6 +179,7 @@ impl TableProvider for TopicTable {
             projection,
             slice,
             log,
+            registry: self.registry.clone(),
             counts,
             pool,
             stream: Arc::new(tokio::sync::Mutex::new(Reading::NotStarted)),
@@ -198,6 +203,7 @@ struct TopicScanExec {
     projection: Vec<usize>,
     slice: Slice,
     log: Option<Arc<dyn Log>>,
+    registry: Option<Arc<Registry>>,
     counts: Arc<RecordCounts>,
     pool: Arc<DecoderPool>,
     stream: Arc<tokio::sync::Mutex<Reading>>,
@@ -275,11 +281,18 @@ impl ExecutionPlan for TopicScanExec {
         let waiting = self.pool.0.lock().pop();
         let decoder = match waiting {
             Some(decoder) => decoder,
-            None => RecordDecoder::new(&self.spec, &self.projection, &self.slice.selection, self.slice.is_shared)?,
+            None => RecordDecoder::new(
+                &self.spec,
+                &self.projection,
+                &self.slice.selection,
+                self.slice.is_shared,
+                self.registry.as_ref(),
+            )?,
         };
         let reader = PartitionReader {
             topic: self.spec.topic.clone(),
             log,
+            registry: self.registry.clone(),
             ranges: self.slice.ranges.clone(),
             stream: Arc::clone(&self.stream),
             counts: Arc::clone(&self.counts),
@@ -298,6 +311,7 @@ impl ExecutionPlan for TopicScanExec {
 struct PartitionReader {
     topic: String,
     log: Arc<dyn Log>,
+    registry: Option<Arc<Registry>>,
     ranges: Vec<PartitionRange>,
     stream: Arc<tokio::sync::Mutex<Reading>>,
     counts: Arc<RecordCounts>,
@@ -327,6 +341,10 @@ impl PartitionReader {
                     _ => return Ok(None),
                 }
             };
+            if let Some(registry) = &self.registry {
+                let learned = registry.learn(schemas_of(&raw)).await;
+                learned.map_err(|error| error.within(format!("topic {}", self.topic)))?;
+            }
             let decoded = {
                 let _timer = self.metrics.elapsed_compute().timer();
                 decoder.decode(&raw, &self.counts)?

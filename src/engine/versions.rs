@@ -58,7 +58,7 @@ impl Versions<'_> {
     fn judge(&self, source: &SourceSpec, changes: &[Change], observer: &dyn Observer) -> Result<()> {
         let query = &self.sink.owner().query;
         let (breaking, rest): (Vec<&Change>, Vec<&Change>) =
-            changes.iter().partition(|change| change.rule.is_breaking() && uses(self.used, &change.field));
+            changes.iter().partition(|change| change.rule.is_breaking() && self.used.reads(&change.field));
         let lines = |changes: &[&Change]| changes.iter().map(|c| format!("\n  {c}")).collect::<String>();
         if !breaking.is_empty() && !self.accept {
             return Err(Error::invalid(format!(
@@ -80,31 +80,5 @@ impl Versions<'_> {
             ));
         }
         Ok(())
-    }
-}
-
-/// Whether a query that reads `used` reads the field at `path`, or something in it.
-fn uses(used: &Selection, path: &str) -> bool {
-    let mut at = used;
-    for name in path.split('.') {
-        match at.field(name) {
-            Some(below) => at = below,
-            None => return false,
-        }
-    }
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_used_is_found_by_its_path() {
-        let mut used = Selection::none();
-        used.add(&["placement", "slot"]);
-        used.add(&["labels"]);
-        assert!(uses(&used, "placement") && uses(&used, "placement.slot") && uses(&used, "labels.text"));
-        assert!(!uses(&used, "placement.page") && !uses(&used, "bid"));
     }
 }

@@ -13,6 +13,7 @@ mod options;
 mod params;
 mod planner;
 mod query;
+mod registry;
 mod resolve;
 mod secret;
 mod settings;
@@ -42,7 +43,8 @@ pub use fault::{Fault, Faults, Severity};
 pub use secret::Environment;
 pub use spec::{
     CheckSpec, DEAD_LETTERS_FREE, KeyFormat, LookupFormat, LookupSpec, META_COLUMNS, ModelSpec, NullValue,
-    OnDecodeError, QueryKind, QuerySpec, SchemaChange, Settings, SinkMode, SinkSpec, SourceSpec, ValueFormat,
+    OnDecodeError, QueryKind, QuerySpec, RegistryAuth, RegistrySpec, SCHEMA_ID, SchemaChange, Settings, SinkMode,
+    SinkSpec, SourceSpec, ValueFormat,
 };
 pub use topic::meta_fields;
 

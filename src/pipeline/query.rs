@@ -218,6 +218,8 @@ impl<'r, 'a, 'l> Rules<'r, 'a, 'l> {
                     "`start`"
                 } else if !a.format.is_same(&b.format) {
                     "messages"
+                } else if a.registry != b.registry {
+                    "registries"
                 } else {
                     continue;
                 };

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::sql::sqlparser::ast::Query;
 use prost_reflect::MessageDescriptor;
+use url::Url;
 
 use crate::contract::Contract;
 use crate::offsets::Start;
@@ -25,6 +26,8 @@ pub struct SourceSpec {
     pub topic: String,
     /// How a record's value becomes columns.
     pub format: ValueFormat,
+    /// Whose schemas the records' headers name (`value.framing = 'confluent'`); `None`: they have no headers.
+    pub registry: Option<RegistrySpec>,
     /// What the column `_key` is.
     pub key: KeyFormat,
     /// Where a query without a position begins.
@@ -43,8 +46,15 @@ pub struct SourceSpec {
     pub max_record_bytes: u64,
     /// `kafka.*`: librdkafka properties, without the prefix. May hold secrets: never printed.
     pub kafka: BTreeMap<String, String>,
-    /// All columns: the message's fields, then [`META_COLUMNS`].
+    /// All columns: the message's fields, then [`META_COLUMNS`], then [`SCHEMA_ID`] where there is a registry.
     pub schema: SchemaRef,
+}
+
+impl SourceSpec {
+    /// How many of the columns come from the value.
+    pub fn value_columns(&self) -> usize {
+        self.schema.fields().len() - META_COLUMNS.len() - usize::from(self.registry.is_some())
+    }
 }
 
 /// Without the values of `kafka.*`: they may be secrets.
@@ -66,6 +76,44 @@ impl fmt::Debug for SourceSpec {
 /// The columns that every topic has after its message's fields: `_topic` Utf8, `_partition` Int32, `_offset` Int64,
 /// `_timestamp` Timestamp(us, UTC) nullable, `_key` Binary nullable, `_headers` List<Struct<key: Utf8, value: Binary>>.
 pub const META_COLUMNS: [&str; 6] = ["_topic", "_partition", "_offset", "_timestamp", "_key", "_headers"];
+
+/// The column of the id that a record's header names: Int32 nullable.
+pub const SCHEMA_ID: &str = "_schema_id";
+
+/// A schema registry: the options `schema.registry.*`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistrySpec {
+    /// Its addresses, tried in turn; none: only the cache is asked.
+    pub urls: Vec<Url>,
+    /// A directory that keeps what was asked for (absolute).
+    pub cache: Option<PathBuf>,
+    /// How it lets us in.
+    pub auth: Option<RegistryAuth>,
+    /// A file of certificates (PEM) that it is trusted by, besides the machine's (absolute).
+    pub ca: Option<PathBuf>,
+}
+
+/// How a schema registry lets us in. Holds secrets: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub enum RegistryAuth {
+    /// User and password.
+    Basic(String, String),
+    /// A token.
+    Bearer(String),
+}
+
+impl fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if matches!(self, RegistryAuth::Basic(..)) { "Basic(…)" } else { "Bearer(…)" })
+    }
+}
+
+/// Without secrets: addresses may hold some too.
+impl fmt::Debug for RegistrySpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrySpec").field("cache", &self.cache).field("ca", &self.ca).finish_non_exhaustive()
+    }
+}
 
 /// How a record's value becomes columns.
 #[derive(Debug, Clone)]

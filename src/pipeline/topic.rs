@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use super::fault::Fault;
 use super::loader::{Loader, TableStatement};
 use super::options::word;
-use super::spec::{KeyFormat, META_COLUMNS, NullValue, OnDecodeError, SourceSpec, ValueFormat};
+use super::spec::{KeyFormat, META_COLUMNS, NullValue, OnDecodeError, SCHEMA_ID, SourceSpec, ValueFormat};
 use super::suggest;
 use super::text::{Place, SourceText};
 use super::units;
@@ -17,13 +17,18 @@ use crate::offsets::Start;
 use crate::schema::{Descriptors, MessageShape, ProtoFault, ProtoFaultKind, Shaping};
 
 /// The options that a topic has now.
-const OPTIONS: [&str; 19] = [
+const OPTIONS: [&str; 24] = [
     "value.proto",
     "value.message",
     "value.descriptor",
     "proto.include",
     "value.format",
     "value.framing",
+    "schema.registry.url",
+    "schema.registry.cache",
+    "schema.registry.basic.auth.user.info",
+    "schema.registry.bearer.auth.token",
+    "schema.registry.ssl.ca.location",
     "max_recursion",
     "oneof_case",
     "key.format",
@@ -44,7 +49,7 @@ const DEAD_LETTER_LIMIT: f64 = 0.1;
 const MAX_RECORD_BYTES: u64 = 16_000_000;
 
 /// The options that come later.
-const LATER: [&str; 3] = ["schema.registry.url", "watermark.column", "watermark.delay"];
+const LATER: [&str; 2] = ["watermark.column", "watermark.delay"];
 
 /// The columns that every topic has after its message's fields.
 pub fn meta_fields(key: &KeyFormat) -> Vec<Field> {
@@ -75,7 +80,6 @@ impl Loader<'_> {
         let address = self.address(&table);
         let options = &mut table.options;
         let faults = &mut self.faults;
-        options.take("value.framing", faults, |v| word("none", &["confluent"], v));
         let on_error = [("dead_letter", OnDecodeError::DeadLetter), ("fail", OnDecodeError::Fail)];
         let on_decode_error = options.take("on_decode_error", faults, |v| units::one_of(v, &on_error));
         let dead_letters = options.text("dead_letters").and_then(|(location, _)| location);
@@ -89,17 +93,28 @@ impl Loader<'_> {
         options.refuse_later(&LATER, faults);
         let kafka = self.kafka_properties(&mut table);
         let format = self.value_format(&mut table);
+        let registry = self.registry(&mut table);
         let key = self.key_format(&mut table);
         table.options.finish("a topic", &OPTIONS, &mut self.faults);
         let (brokers, topic) = address?;
         let (format, key) = (format?, key?);
         let on_null_value = on_null_value.unwrap_or(NullValue::Skip);
-        let schema = self.topic_schema(&format, &key, on_null_value, &table.options_place)?;
+        let mut schema = self.topic_schema(&format, &key, on_null_value, &table.options_place)?;
+        if registry.is_some() {
+            if matches!(format, ValueFormat::Raw) {
+                let fault = Fault::new(&self.source, &table.options_place, "a raw topic has no `value.framing`");
+                self.faults.push(fault.remedy("leave it out: the column `value` holds the header too"));
+            }
+            let fields =
+                schema.fields().iter().cloned().chain([Arc::new(Field::new(SCHEMA_ID, DataType::Int32, true))]);
+            schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        }
         (self.faults.count().0 == before).then_some(SourceSpec {
             name: table.name,
             brokers,
             topic,
             format,
+            registry,
             key,
             start: start.unwrap_or(Start::Earliest),
             max_rows,
@@ -331,7 +346,9 @@ impl Loader<'_> {
                 shape.columns_within(on_null_value == NullValue::Row).iter().cloned().collect()
             }
         };
-        if let Some(taken) = value.iter().find(|f| META_COLUMNS.contains(&f.name().as_str())) {
+        if let Some(taken) =
+            value.iter().find(|f| [&META_COLUMNS[..], &[SCHEMA_ID]].concat().contains(&f.name().as_str()))
+        {
             let message =
                 format!("the message has a field `{}`, and every topic has a column of that name", taken.name());
             let fault = Fault::new(&self.source, place, message);

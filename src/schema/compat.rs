@@ -36,6 +36,8 @@ pub enum Rule {
     FieldRemoved,
     /// A name has another number: newer records hold it where nobody looks.
     FieldRenumbered,
+    /// A field has a wider type: a change of type, but what was written as the old one is read right as the new one.
+    TypeWidened,
     /// A field has another type.
     TypeChanged,
     /// A field is now, or no longer, repeated.
@@ -54,6 +56,11 @@ impl Rule {
         self >= Rule::OneofChanged
     }
 
+    /// Whether a record of the older version cannot be read as the newer one: what is read would be wrong or gone.
+    pub fn is_misread(self) -> bool {
+        matches!(self, Rule::FieldRenumbered | Rule::TypeChanged | Rule::RepetitionChanged)
+    }
+
     /// The rule as a short code that does not change.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -64,7 +71,7 @@ impl Rule {
             Rule::OneofChanged => "oneof_changed",
             Rule::FieldRemoved => "field_removed",
             Rule::FieldRenumbered => "field_renumbered",
-            Rule::TypeChanged => "type_changed",
+            Rule::TypeWidened | Rule::TypeChanged => "type_changed",
             Rule::RepetitionChanged => "repetition_changed",
             Rule::RequiredAdded => "required_added",
             Rule::EnumValueRemoved => "enum_value_removed",
@@ -156,7 +163,28 @@ fn value(path: &str, was: &FieldShape, is: &FieldShape, found: &mut Vec<Change>)
         (a, b) if a == b => {
             push(found, path, Rule::TypeChanged, "is framed in another way (group or length)".to_string());
         }
-        _ => push(found, path, Rule::TypeChanged, format!("was {}, is {}", spelled(was), spelled(is))),
+        (a, b) => {
+            let rule = if is_widened(a, b) { Rule::TypeWidened } else { Rule::TypeChanged };
+            push(found, path, rule, format!("was {}, is {}", spelled(was), spelled(is)));
+        }
+    }
+}
+
+/// Whether the bytes of every `old` value are those of the same `new` value:
+/// <https://protobuf.dev/programming-guides/proto3/#updating>, without the pairs that cut values off.
+fn is_widened(old: &ValueShape, new: &ValueShape) -> bool {
+    use Scalar::*;
+    match (old, new) {
+        (ValueShape::Scalar(old), ValueShape::Scalar(new)) => matches!(
+            (old, new),
+            (Bool, Int32 | Int64 | Uint32 | Uint64)
+                | (Int32, Int64)
+                | (Uint32, Int64 | Uint64)
+                | (Sint32, Sint64)
+                | (String, Bytes)
+        ),
+        (ValueShape::Enum(_), ValueShape::Scalar(Int32 | Int64)) => true,
+        _ => false,
     }
 }
 
@@ -271,7 +299,9 @@ mod tests {
             ("int32 a = 1;", "oneof o { int32 a = 1; }", OneofChanged, "a: is now a member of a oneof"),
             ("int32 a = 1; int32 b = 2;", "int32 b = 2;", FieldRemoved, "a: field 1 is gone"),
             ("int32 a = 1;", "int32 a = 2;", FieldRenumbered, "a: field 1 is now field 2"),
-            ("int32 a = 1;", "int64 a = 1;", TypeChanged, "a: was int32, is int64"),
+            ("int32 a = 1;", "int64 a = 1;", TypeWidened, "a: was int32, is int64"),
+            ("int64 a = 1;", "int32 a = 1;", TypeChanged, "a: was int64, is int32"),
+            ("sint32 a = 1;", "int32 a = 1;", TypeChanged, "a: was sint32, is int32"),
             ("int32 a = 1;", "repeated int32 a = 1;", RepetitionChanged, "a: was int32, is repeated int32"),
             (
                 "map<string, int32> a = 1;",

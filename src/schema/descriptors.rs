@@ -1,7 +1,7 @@
 //! Compiled `.proto` files.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::editions;
 use super::fault::{ProtoFault, ProtoFaultKind};
 use super::roots::{Resolver, Roots, Seen};
+use super::texts::Texts;
 
 /// The messages of a set of `.proto` files with all that they import. Cheap to clone.
 #[derive(Clone)]
@@ -51,6 +52,20 @@ impl Descriptors {
         Self::from_set(&encoded)
     }
 
+    /// Compiles the text `main` of `texts`, which holds by name what it imports.
+    ///
+    /// # Errors
+    /// The first fault of the texts, with its place.
+    pub fn from_texts(main: &str, texts: BTreeMap<String, String>) -> Result<Descriptors, ProtoFault> {
+        let fault = Rc::default();
+        let mut compiler = Compiler::with_file_resolver(Texts::new(texts, Rc::clone(&fault)));
+        compiler.include_imports(true).include_source_info(false);
+        compiler
+            .open_file(main)
+            .map_err(|error| fault.borrow_mut().take().unwrap_or_else(|| ProtoFault::from_compiler(&error)))?;
+        Self::from_set(&compiler.encode_file_descriptor_set())
+    }
+
     /// Reads an encoded `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` writes it.
     ///
     /// # Errors
@@ -78,6 +93,18 @@ impl Descriptors {
     /// The message of that full name, such as `ads.v1.AdImpression`.
     pub fn message(&self, full_name: &str) -> Option<MessageDescriptor> {
         self.inner.pool.get_message_by_name(full_name).filter(|message| !message.is_map_entry())
+    }
+
+    /// The message at that place of a file: the index of a message of the file, then of one in it, and so on. The
+    /// entries of maps, which no file spells out, are not counted.
+    pub fn message_at(&self, file: &str, path: &[usize]) -> Option<MessageDescriptor> {
+        let (first, inner) = path.split_first()?;
+        let mut message = self.inner.pool.get_file_by_name(file)?.messages().nth(*first)?;
+        for index in inner {
+            let child = message.child_messages().filter(|child| !child.is_map_entry()).nth(*index)?;
+            message = child;
+        }
+        Some(message)
     }
 
     /// The full names of all messages but the well-known ones, sorted.
@@ -196,6 +223,26 @@ mod tests {
         let fault = Descriptors::compile(std::slice::from_ref(&main), &[dir.path().into()]).unwrap_err();
         assert_eq!((fault.kind, fault.line, fault.column), (ProtoFaultKind::Syntax, Some(3), Some(1)));
         assert_eq!(fault.file, Some(bad));
+    }
+
+    #[test]
+    fn texts_import_each_other_and_messages_have_their_place() {
+        let main = "syntax = \"proto3\"; package p; import \"other.proto\"; import \"confluent/meta.proto\";
+            message A { map<string, B> m = 1; message X { message Y { int32 n = 1; } } q.Other o = 2; }
+            message B { string s = 1 [(confluent.field_meta).doc = \"text\"]; }";
+        let other = "syntax = \"proto3\"; package q; message Other { int32 n = 1; }";
+        let texts = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, t)| (n.to_string(), t.to_string())).collect();
+        let found = Descriptors::from_texts("main.proto", texts(&[("main.proto", main), ("other.proto", other)]));
+        let found = found.unwrap();
+        let name = |path: &[usize]| found.message_at("main.proto", path).map(|m| m.full_name().to_owned());
+        assert_eq!(name(&[1]).as_deref(), Some("p.B"));
+        assert_eq!(name(&[0, 0]).as_deref(), Some("p.A.X"));
+        assert_eq!(name(&[0, 0, 0]).as_deref(), Some("p.A.X.Y"));
+        assert_eq!([name(&[2]), name(&[0, 1]), name(&[])], [None, None, None]);
+        let fault = Descriptors::from_texts("main.proto", texts(&[("main.proto", main)])).unwrap_err();
+        assert_eq!(fault.kind, ProtoFaultKind::ImportNotFound);
+        let fault = Descriptors::from_texts("e", texts(&[("e", "edition = \"2023\";")])).unwrap_err();
+        assert_eq!(fault.kind, ProtoFaultKind::Editions);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod editions;
 mod fault;
 mod roots;
 mod shape;
+mod texts;
 
 pub use self::arrow::columns;
 pub use self::compat::{Change, Rule, changes};

@@ -137,7 +137,7 @@ fn read_source(path: &Path) -> io::Result<String> {
 }
 
 /// Where a file says that it uses editions: `edition = "2023"` or `syntax = "editions"` as its first statement.
-fn editions_at(source: &str) -> Option<usize> {
+pub(super) fn editions_at(source: &str) -> Option<usize> {
     let start = skip_blank(source, 0);
     let rest = &source[start..];
     if let Some(after) = rest.strip_prefix("edition") {

@@ -8,6 +8,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -438,7 +439,10 @@ impl Log for RecordingLog {
         // The thread ends with the last range, or with the stream: then it finds the channel closed.
         let started = std::thread::Builder::new().name("recording-reader".into()).spawn(move || {
             for range in ranges {
-                match recording.read(range, wanted, &mut |batch| batches.blocking_send(Ok(batch)).is_ok()) {
+                let mut hand_over = |batch| batches.blocking_send(Ok(batch)).is_ok();
+                // A damaged file may be more than its reader bears; the stream must not look as if it had ended.
+                let read = catch_unwind(AssertUnwindSafe(|| recording.read(range, wanted, &mut hand_over)));
+                match read.unwrap_or_else(|_| Err(wrong(&recording.dir, "a file is damaged"))) {
                     Ok(true) => {}
                     Ok(false) => return,
                     Err(error) => {

@@ -557,7 +557,7 @@ async fn a_dropped_log_ends_its_stream_with_an_error() {
 async fn reads_may_follow_each_other_at_once() {
     let broker = Broker::shared();
     let topic = broker.new_topic("hasty", 2).await;
-    let story = vec![vec![Step::Records(numbered(1000))], vec![Step::Records(numbered(1000))]];
+    let story = [vec![Step::Records(numbered(1000))], vec![Step::Records(numbered(1000))]];
     broker.produce(&topic, &of(0, &numbered(1000)));
     broker.produce(&topic, &of(1, &numbered(1000)));
     for round in 0..20 {

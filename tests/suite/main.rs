@@ -15,6 +15,8 @@ mod faults;
 mod log_conformance;
 mod main_job;
 mod recordings;
+mod registry_server;
+mod schema_registry;
 mod tidy;
 mod topics;
 

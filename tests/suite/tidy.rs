@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 9] = [
     &["clock", "offsets", "observe"],
     &["kafka", "storage", "schema", "contract"],
     &["pipeline"],
-    &["source", "decode", "model", "lookup", "state", "sink"],
+    &["source", "decode", "model", "lookup", "registry", "state", "sink"],
     &["engine"],
     &["gateway", "replay", "close", "console"],
     &["cli"],

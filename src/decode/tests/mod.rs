@@ -5,6 +5,7 @@ mod hostile;
 mod known;
 mod oracle;
 mod random;
+mod verdict;
 
 use prost_reflect::MessageDescriptor;
 

@@ -1,9 +1,8 @@
 //! What stands before a record's message when its producer asks a schema registry: which schema it was written with.
 //!
-//! The format is Confluent's, section "Wire format" of
-//! <https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/>. A byte 0, the schema's id (4 bytes, big endian), then the message's place in the schema's file as a
-//! list of zig-zag varints: their number, and the index of the message at each level. `[0]`, the first message, is
-//! shortened to one byte 0.
+//! The format is Confluent's ("Wire format", <https://docs.confluent.io/platform/current/schema-registry/>): a byte 0,
+//! the schema's id (4 bytes, big endian), then the message's place in the schema's file as a list of zig-zag varints:
+//! their number, and the index of the message at each level. `[0]`, the first message, is shortened to one byte 0.
 
 use super::cursor::{Cursor, MAX_DEPTH};
 use super::fault::{DecodeFault, Reason};

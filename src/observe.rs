@@ -105,6 +105,13 @@ pub struct SourceProgress {
     pub latest_offset: TopicOffsets,
     /// Records read.
     pub num_input_rows: u64,
+    /// Fields that the message does not know, where the query reads a column `_unknown`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub num_unknown_fields: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What a micro-batch gave to the sink.

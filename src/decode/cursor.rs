@@ -16,6 +16,8 @@ pub(super) struct Cursor<'a> {
     data: &'a [u8],
     position: usize,
     unpacked: usize,
+    /// The fields that were not known and are kept.
+    unknown: u64,
     /// The names on the way out of a fault, the innermost first.
     trail: Vec<Box<str>>,
 }
@@ -25,7 +27,7 @@ pub(super) struct Outer<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(data: &'a [u8]) -> Self {
-        Self { record: data, data, position: 0, unpacked: 0, trail: Vec::new() }
+        Self { record: data, data, position: 0, unpacked: 0, unknown: 0, trail: Vec::new() }
     }
 
     #[inline(always)]
@@ -36,6 +38,16 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     pub(super) fn position(&self) -> usize {
         self.position
+    }
+
+    /// Counts a field that was not known.
+    pub(super) fn count_unknown(&mut self) {
+        self.unknown += 1;
+    }
+
+    /// The fields that were not known.
+    pub(super) fn unknown(&self) -> u64 {
+        self.unknown
     }
 
     /// Moves back to where a faulty value starts.

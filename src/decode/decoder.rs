@@ -28,6 +28,8 @@ pub struct Decoder {
     schema: SchemaRef,
     nullable: bool,
     rows: usize,
+    /// The fields that were not known, of all rows so far.
+    unknown: u64,
     /// The rows that stand for a record with a value.
     present: Validity,
 }
@@ -66,7 +68,7 @@ impl Decoder {
         })?;
         let schema = Arc::new(Schema::new(root.fields.clone()));
         let message = shape.name.clone();
-        Ok(Decoder { message, root, schema, nullable, rows: 0, present: Validity::new(true) })
+        Ok(Decoder { message, root, schema, nullable, rows: 0, unknown: 0, present: Validity::new(true) })
     }
 
     /// The columns.
@@ -89,6 +91,7 @@ impl Decoder {
             Ok(()) => {
                 self.present.push();
                 self.rows += 1;
+                self.unknown += cursor.unknown();
                 Ok(())
             }
             Err(reason) => Err(self.reject(&cursor, reason)),
@@ -114,6 +117,11 @@ impl Decoder {
         self.rows = self.rows.saturating_sub(1);
         self.root.truncate(self.rows);
         self.present.truncate(self.rows);
+    }
+
+    /// The fields that were not known since the last call, where they are kept: where a column `_unknown` is read.
+    pub fn take_unknown(&mut self) -> u64 {
+        std::mem::take(&mut self.unknown)
     }
 
     /// The rows so far.

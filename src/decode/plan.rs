@@ -5,7 +5,7 @@ use arrow::datatypes::Fields;
 use super::column::Column;
 use super::column::calendar::{Calendar, CalendarKind};
 use super::column::json::{Json, JsonKind};
-use super::column::message::{Chosen, Entry, Message, NO_CASE, NO_ONEOF, Required};
+use super::column::message::{Chosen, Entry, Message, NO_CASE, NO_ONEOF, Required, Unknown};
 use super::column::nested::{EnumNames, List, Map, Time, TimeKind, Wrapper};
 use super::selection::Selection;
 use super::table::TagTable;
@@ -70,7 +70,13 @@ fn message(shape: &MessageShape, wanted: &[Wanted<'_>], fields: Fields, nulls: N
             cases[oneof] = *slot as u16;
         }
     }
-    slots.retain(|(_, field)| !matches!(field.value, ValueShape::Case { .. }));
+    let kept = slots.iter().find(|(_, field)| field.value == ValueShape::Unknown).map(|(slot, _)| *slot as u16);
+    let unknown = kept.map(|slot| {
+        let mut known: Vec<u32> = shape.fields.iter().map(|field| field.number).collect();
+        known.sort_unstable();
+        Box::new(Unknown { slot, known: known.into() })
+    });
+    slots.retain(|(_, field)| !matches!(field.value, ValueShape::Case { .. } | ValueShape::Unknown));
     // A member that nobody wants still clears one that is wanted, and is told as the case.
     for field in shape.fields.iter().filter(|field| field.oneof.is_some()) {
         let wanted = slots.iter().any(|(_, other)| other.oneof == field.oneof)
@@ -97,6 +103,7 @@ fn message(shape: &MessageShape, wanted: &[Wanted<'_>], fields: Fields, nulls: N
         names: names.into(),
         oneofs: vec![Chosen::NONE; shape.oneofs].into(),
         cases: cases.into(),
+        unknown,
         required,
         fields,
         rows: 0,
@@ -168,7 +175,7 @@ fn value(shape: &ValueShape, selection: &Selection, nulls: Nulls) -> Column {
         ValueShape::Duration => Column::Time(Box::new(Time::new(TimeKind::Duration, nullable))),
         // What is not NULL is there: an element, a map's value.
         ValueShape::Empty => Column::Empty(Fixed::new(!nullable, nullable)),
-        ValueShape::Recursive => Column::Raw(Variable::new(nullable)),
+        ValueShape::Recursive | ValueShape::Unknown => Column::Raw(Variable::new(nullable)),
         ValueShape::Message(message) => Column::Message(Box::new(nested(message, selection, nulls))),
     }
 }

@@ -388,6 +388,7 @@ impl StreamingQuery {
                 end_offset: of(share.next.clone()),
                 latest_offset: of(share.latest.clone()),
                 num_input_rows: share.counts.totals().read,
+                num_unknown_fields: share.counts.unknown_fields(),
             }
         });
         let since_last = Some(planned.since_last).filter(|seconds| *seconds > 0.0);

@@ -31,6 +31,8 @@ pub(crate) struct RecordCounts {
     decoded: AtomicU64,
     null: AtomicU64,
     dead: AtomicU64,
+    /// Fields that the message does not know, where a query reads them.
+    unknown: AtomicU64,
     /// The first dead letter, for the message when there are too many.
     first: Mutex<Option<String>>,
     limit: Option<DeadLetterLimit>,
@@ -60,6 +62,11 @@ impl RecordCounts {
     pub(crate) fn totals(&self) -> Records {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Records { read: of(&self.read), decoded: of(&self.decoded), dead: of(&self.dead), null: of(&self.null) }
+    }
+
+    /// Fields that the message does not know, where a query reads a column `_unknown`.
+    pub(crate) fn unknown_fields(&self) -> u64 {
+        self.unknown.load(Ordering::Relaxed)
     }
 
     /// Hands dead letters to their writer; waits while it is behind.
@@ -259,6 +266,8 @@ impl RecordDecoder {
         counts.null.fetch_add(nulls, Ordering::Relaxed);
         counts.dead.fetch_add(dead, Ordering::Relaxed);
         counts.decoded.fetch_add(raw.len() as u64 - nulls - dead, Ordering::Relaxed);
+        let unknown = self.decoder.as_mut().map_or(0, Decoder::take_unknown);
+        counts.unknown.fetch_add(unknown, Ordering::Relaxed);
         Ok(Decoded { rows: self.rows(raw, kept)?, letters })
     }
 

@@ -17,7 +17,7 @@ use crate::offsets::Start;
 use crate::schema::{Descriptors, MessageShape, ProtoFault, ProtoFaultKind, Shaping};
 
 /// The options that a topic has now.
-const OPTIONS: [&str; 24] = [
+const OPTIONS: [&str; 26] = [
     "value.proto",
     "value.message",
     "value.descriptor",
@@ -31,6 +31,8 @@ const OPTIONS: [&str; 24] = [
     "schema.registry.ssl.ca.location",
     "max_recursion",
     "oneof_case",
+    "extensions",
+    "unknown_fields",
     "key.format",
     "key.proto",
     "key.message",
@@ -170,6 +172,9 @@ impl Loader<'_> {
         let recursion = table.options.take("max_recursion", &mut self.faults, units::number);
         let yes_or_no = [("true", true), ("false", false)];
         let case = table.options.take("oneof_case", &mut self.faults, |v| units::one_of(v, &yes_or_no));
+        let kept = [("drop", false), ("keep", true)];
+        let [extensions, unknown_fields] = ["extensions", "unknown_fields"]
+            .map(|key| table.options.take(key, &mut self.faults, |v| units::one_of(v, &kept)).unwrap_or(false));
         let raw = table.options.take("value.format", &mut self.faults, |v| units::one_of(v, &formats));
         let [proto, set, message, include] =
             ["value.proto", "value.descriptor", "value.message", "proto.include"].map(|key| table.options.text(key));
@@ -214,7 +219,8 @@ impl Loader<'_> {
             return None;
         };
         let max_recursion = usize::try_from(recursion.unwrap_or(0)).unwrap_or(usize::MAX);
-        match MessageShape::with(&message, Shaping { max_recursion, oneof_case: case.unwrap_or(false) }) {
+        let oneof_case = case.unwrap_or(false);
+        match MessageShape::with(&message, Shaping { max_recursion, oneof_case, extensions, unknown_fields }) {
             Ok(shape) => Some(ValueFormat::Protobuf { descriptors, message, shape: Arc::new(shape) }),
             Err(error) => {
                 let fault = Fault::new(&self.source, &place, error.message());
@@ -313,10 +319,8 @@ impl Loader<'_> {
                 (format!("proto: {}", fault.message), format!("mend the proto file; {named} names it"))
             }
             ProtoFaultKind::Editions => (
-                fault.message,
-                "compile it with `protoc --include_imports --descriptor_set_out=FILE` and name FILE by \
-                 'value.descriptor', or write syntax = \"proto3\""
-                    .into(),
+                format!("proto: {}", fault.message),
+                "write edition = \"2023\", or syntax = \"proto3\" or \"proto2\"".into(),
             ),
         };
         let own = fault.file.zip(fault.line).and_then(|(path, line)| {

@@ -69,7 +69,7 @@ impl ValueShape {
             ValueShape::TimeOfDay => DataType::Time64(TimeUnit::Microsecond),
             ValueShape::JsonObject | ValueShape::JsonValue | ValueShape::JsonList => DataType::Utf8,
             ValueShape::Empty => DataType::Boolean,
-            ValueShape::Recursive => DataType::Binary,
+            ValueShape::Recursive | ValueShape::Unknown => DataType::Binary,
             ValueShape::Message(message) => DataType::Struct(message.columns_within(nullable)),
         }
     }

@@ -218,6 +218,7 @@ fn spelled(field: &FieldShape) -> String {
     let value = match &field.value {
         ValueShape::Scalar(kind) => scalar(*kind).to_string(),
         ValueShape::Enum(_) | ValueShape::Case { .. } => "an enum".to_string(),
+        ValueShape::Unknown => "what is not known".to_string(),
         ValueShape::Wrapper(kind) => format!("a wrapped {}", scalar(*kind)),
         ValueShape::Timestamp => "google.protobuf.Timestamp".to_string(),
         ValueShape::Duration => "google.protobuf.Duration".to_string(),

@@ -42,14 +42,8 @@ impl Descriptors {
         let mut roots = Roots::new(includes);
         // Sorted, so that the same files give the same set however they were listed.
         let names: BTreeSet<String> = files.iter().map(|file| roots.import_name(file)).collect::<Result<_, _>>()?;
-        let seen = Rc::new(RefCell::new(Seen::default()));
-        let mut compiler = Compiler::with_file_resolver(Resolver::new(roots, seen.clone()));
-        compiler.include_imports(true).include_source_info(false);
-        for name in &names {
-            compiler.open_file(name).map_err(|error| located(&error, &seen.borrow()))?;
-        }
-        let encoded = compiler.encode_file_descriptor_set();
-        Self::from_set(&encoded)
+        let seen = Rc::default();
+        compiled(Compiler::with_file_resolver(Resolver::new(roots, Rc::clone(&seen))), &names, &seen)
     }
 
     /// Compiles the text `main` of `texts`, which holds by name what it imports.
@@ -57,13 +51,9 @@ impl Descriptors {
     /// # Errors
     /// The first fault of the texts, with its place.
     pub fn from_texts(main: &str, texts: BTreeMap<String, String>) -> Result<Descriptors, ProtoFault> {
-        let fault = Rc::default();
-        let mut compiler = Compiler::with_file_resolver(Texts::new(texts, Rc::clone(&fault)));
-        compiler.include_imports(true).include_source_info(false);
-        compiler
-            .open_file(main)
-            .map_err(|error| fault.borrow_mut().take().unwrap_or_else(|| ProtoFault::from_compiler(&error)))?;
-        Self::from_set(&compiler.encode_file_descriptor_set())
+        let seen = Rc::default();
+        let names = BTreeSet::from([main.to_owned()]);
+        compiled(Compiler::with_file_resolver(Texts::new(texts, Rc::clone(&seen))), &names, &seen)
     }
 
     /// Reads an encoded `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` writes it.
@@ -127,16 +117,15 @@ impl Descriptors {
     }
 }
 
-/// The compiler's error with the path in place of the import name.
-fn located(error: &protox::Error, seen: &Seen) -> ProtoFault {
-    if let Some(fault) = &seen.fault {
-        return fault.clone();
+/// Compiles files by their import names.
+fn compiled(mut compiler: Compiler, names: &BTreeSet<String>, seen: &RefCell<Seen>) -> Result<Descriptors, ProtoFault> {
+    compiler.include_imports(true).include_source_info(false);
+    for name in names {
+        compiler.open_file(name).map_err(|error| seen.borrow().fault_of(&error))?;
     }
-    let mut fault = ProtoFault::from_compiler(error);
-    if let Some(path) = fault.file.as_deref().and_then(|name| name.to_str()).and_then(|name| seen.paths.get(name)) {
-        fault.file = Some(path.clone());
-    }
-    fault
+    let encoded = compiler.encode_file_descriptor_set();
+    let editions = seen.borrow().editions.iter().map(|(name, text)| (name.clone(), text.edition)).collect();
+    Descriptors::from_set(&editions::marked(encoded, &editions)?)
 }
 
 impl fmt::Debug for Descriptors {
@@ -216,6 +205,15 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_in_a_file_with_editions_has_its_own_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = "edition = \"2023\";\nmessage A { string a = 1; Gone b = 2; }";
+        let path = write(dir.path(), "main.proto", source);
+        let fault = Descriptors::compile(std::slice::from_ref(&path), &[]).unwrap_err();
+        assert_eq!((fault.line, fault.column, fault.file), (Some(2), Some(27), Some(path)), "{}", fault.message);
+    }
+
+    #[test]
     fn a_fault_in_an_import_names_the_import() {
         let dir = tempfile::tempdir().unwrap();
         let main = write(dir.path(), "main.proto", "syntax = \"proto3\";\nimport \"sub/b.proto\";");
@@ -241,16 +239,17 @@ mod tests {
         assert_eq!([name(&[2]), name(&[0, 1]), name(&[])], [None, None, None]);
         let fault = Descriptors::from_texts("main.proto", texts(&[("main.proto", main)])).unwrap_err();
         assert_eq!(fault.kind, ProtoFaultKind::ImportNotFound);
-        let fault = Descriptors::from_texts("e", texts(&[("e", "edition = \"2023\";")])).unwrap_err();
+        let fault = Descriptors::from_texts("e", texts(&[("e", "edition = \"2099\";")])).unwrap_err();
         assert_eq!(fault.kind, ProtoFaultKind::Editions);
     }
 
     #[test]
-    fn editions_are_refused_and_files_that_are_not_there() {
+    fn editions_that_nobody_knows_are_refused_and_files_that_are_not_there() {
         let dir = tempfile::tempdir().unwrap();
-        let path = write(dir.path(), "e.proto", "// new\nedition = \"2023\";\nmessage A {}");
+        let path = write(dir.path(), "e.proto", "// new\nedition = \"2099\";\nmessage A {}");
         let fault = Descriptors::compile(std::slice::from_ref(&path), &[]).unwrap_err();
-        assert_eq!((fault.kind, fault.line, fault.column), (ProtoFaultKind::Editions, Some(2), Some(1)));
+        assert_eq!((fault.kind, fault.line, fault.column), (ProtoFaultKind::Editions, Some(2), Some(11)));
+        assert_eq!(fault.file.as_deref(), Some(path.as_path()));
         let gone = dir.path().join("gone.proto");
         let fault = Descriptors::compile(std::slice::from_ref(&gone), &[dir.path().into()]).unwrap_err();
         assert_eq!((fault.kind, fault.file), (ProtoFaultKind::FileNotFound, Some(gone)));

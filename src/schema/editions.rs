@@ -5,6 +5,8 @@
 //! a group, a packed option. Only a field that has no presence has no word there: it keeps its feature, and
 //! [`is_implicit`] finds it.
 
+use std::collections::BTreeMap;
+
 use prost_reflect::prost::Message as _;
 use prost_reflect::prost_types::FileDescriptorSet;
 use prost_reflect::{DynamicMessage, FieldDescriptor, ReflectMessage as _, Value};
@@ -79,6 +81,26 @@ pub(super) fn lowered(bytes: &[u8]) -> Result<Option<Vec<u8>>, ProtoFault> {
         lower_file(file);
     }
     Ok(Some(set.encode_to_vec()))
+}
+
+/// The set with these files, by name, marked as of that edition.
+///
+/// # Errors
+/// Bytes that are no descriptor set.
+pub(super) fn marked(bytes: Vec<u8>, editions: &BTreeMap<String, i32>) -> Result<Vec<u8>, ProtoFault> {
+    if editions.is_empty() {
+        return Ok(bytes);
+    }
+    let set = FileDescriptorSet::default();
+    let mut set = DynamicMessage::decode(set.descriptor(), &bytes[..])
+        .map_err(|e| ProtoFault::new(ProtoFaultKind::Invalid, format!("not a descriptor set: {e}")))?;
+    for file in list(&mut set, "file") {
+        if let Some(edition) = editions.get(&text(file, "name")) {
+            file.set_field_by_name("syntax", Value::String("editions".to_string()));
+            file.set_field_by_name("edition", Value::EnumNumber(*edition));
+        }
+    }
+    Ok(set.encode_to_vec())
 }
 
 /// Whether a field of a lowered set has no presence.
@@ -241,6 +263,20 @@ mod tests {
         assert_eq!(got[..2], [("a", &Label::Implicit, false), ("inner", &Label::Optional, true)]);
         assert!(matches!(got[2], ("named", Label::Map(_), false)));
         assert_eq!(got[3..], [("many", &Label::Repeated, true), ("b", &Label::Optional, false)]);
+    }
+
+    #[test]
+    fn a_text_is_read_as_protocs_descriptor_set_of_it() {
+        for (name, message) in [("events", "events.v1.Event"), ("all_implicit", "all.v1.All")] {
+            let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/editions");
+            let path = dir.join(format!("{name}.proto"));
+            let text = Descriptors::compile(&[path], &[dir]).unwrap_or_else(|fault| panic!("{fault}"));
+            let shape = |of: &Descriptors| MessageShape::of(&of.message(message).unwrap()).unwrap();
+            assert_eq!(shape(&text), shape(&read(&format!("{name}.binpb"))));
+            // It stays one with editions where it is kept.
+            assert_eq!(shape(&Descriptors::from_set(text.encoded()).unwrap()), shape(&text));
+            assert!(text.encoded().windows(8).any(|bytes| bytes == b"editions"));
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub enum ProtoFaultKind {
     Syntax,
     /// The text parses, but names, numbers or options contradict each other.
     Invalid,
-    /// The file uses editions; proto2 and proto3 are supported.
+    /// The file is of an edition, or a syntax, that is not known.
     Editions,
 }
 

@@ -6,6 +6,7 @@
 mod arrow;
 mod compat;
 mod descriptors;
+mod edition_text;
 mod editions;
 mod fault;
 mod roots;
@@ -16,4 +17,4 @@ pub use self::arrow::columns;
 pub use self::compat::{Change, Rule, changes};
 pub use self::descriptors::Descriptors;
 pub use self::fault::{ProtoFault, ProtoFaultKind};
-pub use self::shape::{EnumShape, FieldShape, Label, MessageShape, Scalar, Shaping, ValueShape};
+pub use self::shape::{EnumShape, FieldShape, Label, MessageShape, Scalar, Shaping, UNKNOWN_FIELDS, ValueShape};

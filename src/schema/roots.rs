@@ -9,6 +9,7 @@ use std::rc::Rc;
 use protox::Error as Compilation;
 use protox::file::{File, FileResolver, GoogleFileResolver};
 
+use super::edition_text::{Lowered, editions_at};
 use super::fault::{ProtoFault, ProtoFaultKind};
 
 /// A `.proto` file larger than this is a mistake: 16 MiB.
@@ -90,6 +91,45 @@ pub(super) struct Seen {
     pub(super) paths: BTreeMap<String, PathBuf>,
     /// A fault that was found before the compiler could look at the file.
     pub(super) fault: Option<ProtoFault>,
+    /// The files with editions, by import name.
+    pub(super) editions: BTreeMap<String, Lowered>,
+}
+
+impl Seen {
+    /// A file of that import name for the compiler, which knows no editions.
+    pub(super) fn file(&mut self, name: &str, source: &str) -> Result<File, Compilation> {
+        let Some(start) = editions_at(source) else { return File::from_source(name, source) };
+        let lowered = Lowered::new(source, start).map_err(|fault| self.refuse(fault.in_file(name)))?;
+        let file = File::from_source(name, &lowered.text);
+        self.editions.insert(name.to_owned(), lowered);
+        file
+    }
+
+    /// The compiler's error for a fault of ours, which is kept.
+    fn refuse(&mut self, fault: ProtoFault) -> Compilation {
+        let error = Compilation::new(fault.clone());
+        self.fault = Some(fault);
+        error
+    }
+
+    /// The compiler's error as a fault of the text as it was.
+    pub(super) fn fault_of(&self, error: &Compilation) -> ProtoFault {
+        let mut fault = match &self.fault {
+            Some(fault) => fault.clone(),
+            None => {
+                let fault = ProtoFault::from_compiler(error);
+                let lowered = fault.file.as_deref().and_then(Path::to_str).and_then(|name| self.editions.get(name));
+                match lowered {
+                    Some(lowered) => lowered.put_back(fault),
+                    None => fault,
+                }
+            }
+        };
+        if let Some(path) = fault.file.as_deref().and_then(Path::to_str).and_then(|name| self.paths.get(name)) {
+            fault.file = Some(path.clone());
+        }
+        fault
+    }
 }
 
 /// Opens files for the compiler.
@@ -103,28 +143,18 @@ impl Resolver {
     pub(super) fn new(roots: Roots, seen: Rc<RefCell<Seen>>) -> Self {
         Self { roots, well_known: GoogleFileResolver::new(), seen }
     }
-
-    fn refuse(&self, fault: ProtoFault) -> Compilation {
-        let error = Compilation::new(fault.clone());
-        self.seen.borrow_mut().fault = Some(fault);
-        error
-    }
 }
 
 impl FileResolver for Resolver {
     fn open_file(&self, name: &str) -> Result<File, Compilation> {
         let Some(path) = self.roots.find(name) else { return self.well_known.open_file(name) };
-        self.seen.borrow_mut().paths.insert(name.to_owned(), path.clone());
+        let mut seen = self.seen.borrow_mut();
+        seen.paths.insert(name.to_owned(), path.clone());
         let source = read_source(&path).map_err(|error| {
             let message = format!("proto file '{}' cannot be read: {error}", path.display());
-            self.refuse(ProtoFault::new(ProtoFaultKind::FileNotFound, message).in_file(&path))
+            seen.refuse(ProtoFault::new(ProtoFaultKind::FileNotFound, message).in_file(&path))
         })?;
-        if let Some(offset) = editions_at(&source) {
-            let message = "a file with editions is not compiled here, a descriptor set of it is read";
-            let fault = ProtoFault::new(ProtoFaultKind::Editions, message).in_file(&path);
-            return Err(self.refuse(fault.at(&source, offset)));
-        }
-        File::from_source(name, &source)
+        seen.file(name, &source)
     }
 }
 
@@ -134,53 +164,4 @@ fn read_source(path: &Path) -> io::Result<String> {
         return Err(io::Error::other(format!("it has {length} bytes, more than {MAX_SOURCE}")));
     }
     std::fs::read_to_string(path)
-}
-
-/// Where a file says that it uses editions: `edition = "2023"` or `syntax = "editions"` as its first statement.
-pub(super) fn editions_at(source: &str) -> Option<usize> {
-    let start = skip_blank(source, 0);
-    let rest = &source[start..];
-    if let Some(after) = rest.strip_prefix("edition") {
-        return after.starts_with(|c: char| c.is_whitespace() || c == '=' || c == '/').then_some(start);
-    }
-    let equals = skip_blank(source, start + rest.strip_prefix("syntax").map(|_| "syntax".len())?);
-    source[equals..].strip_prefix('=')?;
-    let text = source[skip_blank(source, equals + 1)..].strip_prefix(['"', '\''])?;
-    text.starts_with("editions").then_some(start)
-}
-
-/// The offset of the first byte from `from` on that is neither space nor comment.
-fn skip_blank(source: &str, from: usize) -> usize {
-    let mut rest = source[from..].trim_start_matches('\u{feff}');
-    loop {
-        rest = rest.trim_start();
-        rest = if let Some(comment) = rest.strip_prefix("//") {
-            comment.find('\n').map_or("", |end| &comment[end..])
-        } else if let Some(comment) = rest.strip_prefix("/*") {
-            comment.find("*/").map_or("", |end| &comment[end + 2..])
-        } else {
-            return source.len() - rest.len();
-        };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn editions_are_seen_behind_comments() {
-        for (source, at) in [
-            ("edition = \"2023\";", Some(0)),
-            ("// note\n/* a\n b */ edition=\"2023\";", Some(19)),
-            ("\nsyntax /* x */ = 'editions';", Some(1)),
-            ("syntax = \"proto3\";", None),
-            ("message edition {}", None),
-            ("editions", None),
-            ("", None),
-            ("/* open", None),
-        ] {
-            assert_eq!(editions_at(source), at, "{source:?}");
-        }
-    }
 }

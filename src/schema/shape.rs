@@ -1,6 +1,6 @@
 //! The tree of a message's fields, as the decoder and the Arrow schema see it.
 
-use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor};
+use prost_reflect::{EnumDescriptor, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor};
 
 use super::editions;
 use crate::error::{Error, Result};
@@ -83,6 +83,8 @@ pub enum ValueShape {
         /// Number and name of the members.
         members: Vec<(i32, String)>,
     },
+    /// The fields on the wire that the message does not know, as they are there: a column of ours, no field of it.
+    Unknown,
     /// A message without fields: all that can be known is whether it is there.
     Empty,
     /// A message that contains itself more often than is asked for: left as it is on the wire.
@@ -146,7 +148,14 @@ pub struct Shaping {
     pub max_recursion: usize,
     /// Whether each oneof has a column `<oneof>__case` with the name of the member that is there.
     pub oneof_case: bool,
+    /// Whether the extensions of a message are among its columns, by their full names with `_` for `.`.
+    pub extensions: bool,
+    /// Whether each message has a column [`UNKNOWN_FIELDS`] with the fields that it does not know.
+    pub unknown_fields: bool,
 }
+
+/// The column of what a message does not know.
+pub const UNKNOWN_FIELDS: &str = "_unknown";
 
 /// The walk over a message's descriptor.
 struct Outline<'a> {
@@ -178,10 +187,21 @@ impl Outline<'_> {
             let oneof = oneof.and_then(|oneof| oneofs.iter().position(|name| name == oneof.full_name()));
             shape.fields.push(self.field(&field, oneof)?);
         }
+        if self.shaping.extensions {
+            let mut extensions: Vec<ExtensionDescriptor> = message.extensions().collect();
+            extensions.sort_by_key(ExtensionDescriptor::number);
+            for extension in extensions {
+                let field = self.extension(&extension)?;
+                self.add(&mut shape, field)?;
+            }
+        }
         if self.shaping.oneof_case {
             for (index, oneof) in message.oneofs().filter(|oneof| !oneof.is_synthetic()).enumerate() {
-                shape.fields.push(self.case(index, &oneof, &shape)?);
+                self.add(&mut shape, case(index, &oneof))?;
             }
+        }
+        if self.shaping.unknown_fields {
+            self.add(&mut shape, unknown())?;
         }
         self.stack.pop();
         Ok(shape)
@@ -203,15 +223,30 @@ impl Outline<'_> {
         Ok(FieldShape { name, number: field.number(), label, oneof, group, value: self.value(&kind)? })
     }
 
-    /// The column that says which member of a oneof is there.
-    fn case(&self, index: usize, oneof: &OneofDescriptor, shape: &MessageShape) -> Result<FieldShape> {
-        let name = format!("{}__case", oneof.name());
-        if shape.fields.iter().any(|field| field.name == name) {
-            return Err(self.too_large(&format!("has a field {name}, the name of a oneof's case")));
+    fn extension(&mut self, extension: &ExtensionDescriptor) -> Result<FieldShape> {
+        let label = if extension.is_list() { Label::Repeated } else { Label::Optional };
+        let (name, group) = (extension.full_name().replace('.', "_"), extension.is_group());
+        Ok(FieldShape {
+            name,
+            number: extension.number(),
+            label,
+            oneof: None,
+            group,
+            value: self.value(&extension.kind())?,
+        })
+    }
+
+    /// Adds what no field of the message has given its name to.
+    fn add(&mut self, shape: &mut MessageShape, field: FieldShape) -> Result<()> {
+        if shape.fields.iter().any(|other| other.name == field.name) {
+            return Err(Error::invalid(format!(
+                "message {} has two columns {}: rename the field, or leave out the option that adds the other one",
+                self.root, field.name
+            )));
         }
-        let members = oneof.fields().map(|field| (field.number() as i32, field.name().to_owned())).collect();
-        let value = ValueShape::Case { oneof: index, members };
-        Ok(FieldShape { name, number: 0, label: Label::Optional, oneof: None, group: false, value })
+        self.fields += 1;
+        shape.fields.push(field);
+        Ok(())
     }
 
     fn value(&mut self, kind: &Kind) -> Result<ValueShape> {
@@ -236,15 +271,35 @@ impl Outline<'_> {
             }
             name => match wrapped(name, message) {
                 Some(scalar) => ValueShape::Wrapper(scalar),
-                None if message.fields().len() == 0 => ValueShape::Empty,
+                None if self.is_empty(message) => ValueShape::Empty,
                 None => ValueShape::Message(self.message(message)?),
             },
         })
     }
 
+    fn is_empty(&self, message: &MessageDescriptor) -> bool {
+        message.fields().len() == 0 && !(self.shaping.extensions && message.extensions().len() > 0)
+    }
+
     fn too_large(&self, what: &str) -> Error {
         Error::invalid(format!("message {} {what}: use a smaller message", self.root))
     }
+}
+
+/// The column that says which member of a oneof is there.
+fn case(index: usize, oneof: &OneofDescriptor) -> FieldShape {
+    let members = oneof.fields().map(|field| (field.number() as i32, field.name().to_owned())).collect();
+    ours(format!("{}__case", oneof.name()), ValueShape::Case { oneof: index, members })
+}
+
+/// The column of the fields that a message does not know.
+fn unknown() -> FieldShape {
+    ours(UNKNOWN_FIELDS.to_owned(), ValueShape::Unknown)
+}
+
+/// A column of ours: no field has its number.
+fn ours(name: String, value: ValueShape) -> FieldShape {
+    FieldShape { name, number: 0, label: Label::Optional, oneof: None, group: false, value }
 }
 
 impl ValueShape {

@@ -19,6 +19,7 @@ mod registry_server;
 mod schema_registry;
 mod tidy;
 mod topics;
+mod versions;
 
 #[global_allocator]
 static ALLOCATOR: allocations::Counting = allocations::Counting;

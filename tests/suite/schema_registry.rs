@@ -137,7 +137,7 @@ fn registry(server: RegistryServer) -> RegistryServer {
     server.answer("/schemas/ids/6", serde_json::json!({"schema": "\"string\""}));
     server.schema(7, "syntax = \"proto3\"; message Order { Gone gone = 1; }", &[]);
     server.schema(8, "syntax = \"proto3\"; import \"gone.proto\";", &[("gone.proto", "gone")]);
-    server.schema(9, "edition = \"2023\"; message Order {}", &[]);
+    server.schema(9, "edition = \"2099\"; message Order {}", &[]);
     server
 }
 

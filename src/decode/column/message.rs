@@ -53,6 +53,8 @@ pub(in crate::decode) struct Message {
     pub(in crate::decode) oneofs: Box<[Chosen]>,
     /// For each oneof the column that names its member, or [`NO_CASE`].
     pub(in crate::decode) cases: Box<[u16]>,
+    /// Where what is not known is kept, if it is.
+    pub(in crate::decode) unknown: Option<Box<Unknown>>,
     /// The columns that a record must have, or that contain such.
     pub(in crate::decode) required: Box<[Required]>,
     /// The Arrow fields.
@@ -70,6 +72,15 @@ pub(in crate::decode) struct Required {
     pub(in crate::decode) slot: u16,
     /// Whether it has to be there itself.
     pub(in crate::decode) itself: bool,
+}
+
+/// The column that keeps the fields that a message does not know.
+#[derive(Debug)]
+pub(in crate::decode) struct Unknown {
+    /// The column.
+    pub(in crate::decode) slot: u16,
+    /// The numbers of all fields of the message, ascending: also of those that nobody reads.
+    pub(in crate::decode) known: Box<[u32]>,
 }
 
 impl Message {
@@ -108,7 +119,7 @@ impl Message {
         until: u32,
         depth: usize,
     ) -> Result<(), Reason> {
-        let Message { entries, table, columns, names, oneofs, cases, .. } = self;
+        let Message { entries, table, columns, names, oneofs, cases, unknown, .. } = self;
         let mut next = 0;
         while !cursor.at_end() {
             let start = cursor.position();
@@ -119,6 +130,9 @@ impl Message {
                     UNKNOWN | MISMATCH if until != 0 && tag == until => return Ok(()),
                     UNKNOWN => {
                         skip(cursor, tag, start, depth)?;
+                        if let Some(unknown) = unknown {
+                            unknown.keep(cursor, tag, start, columns, row)?;
+                        }
                         continue;
                     }
                     MISMATCH => return Err(mismatch(cursor, entries, names, tag, start)),
@@ -172,6 +186,28 @@ impl Message {
 
     pub(in crate::decode) fn bytes(&self, rows: usize) -> usize {
         self.columns.iter().map(|column| column.bytes(rows)).sum()
+    }
+}
+
+impl Unknown {
+    /// Keeps the field with that tag, which began at `start` and was passed over, unless it is only not read.
+    #[cold]
+    fn keep(
+        &self,
+        cursor: &mut Cursor<'_>,
+        tag: u32,
+        start: usize,
+        columns: &mut [Column],
+        row: usize,
+    ) -> Result<(), Reason> {
+        if self.known.binary_search(&(tag >> 3)).is_ok() {
+            return Ok(());
+        }
+        cursor.count_unknown();
+        match columns.get_mut(usize::from(self.slot)) {
+            Some(Column::Raw(kept)) => kept.append(row, cursor.since(start, cursor.position())),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -181,3 +181,79 @@ fn the_case_of_a_oneof_is_the_last_member_seen() {
         }
     }
 }
+
+#[test]
+fn what_is_not_known_is_kept_where_it_is_asked_for() {
+    let message = super::message(
+        r#"syntax = "proto3"; message In { string s = 1; }
+           message M { int32 a = 1; In in = 2; repeated In many = 3; }"#,
+    );
+    let shape = MessageShape::with(&message, Shaping { unknown_fields: true, ..Shaping::default() }).unwrap();
+    let columns = shape.columns();
+    let names: Vec<&str> = columns.iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(names, ["a", "in", "many", "_unknown"]);
+    // A varint, a group with a group in it, a text; the known ones lie between them.
+    let unknown: [&[u8]; 3] = [&[0x20, 0x96, 1], &[0x2b, 0x33, 0x08, 1, 0x34, 0x2c], &[0xfa, 7, 2, b'o', b'k']];
+    let nested = [&[0x12, 5, 0x0a, 1, b'x'][..], &[0x18, 9], &[0x1a, 2, 0x10, 7, 0x1a, 0, 0x1a, 4, 0x10, 8, 0x10, 9]];
+    let record = [unknown[0], &[0x08, 5], unknown[1], nested[0], nested[1], nested[2], unknown[2]].concat();
+    for wanted in [&names[..], &["_unknown", "in"], &["_unknown"]] {
+        let mut decoder = Decoder::of_shape(&shape, wanted, &Selection::All, true).unwrap();
+        decoder.push(&[0x08, 1]).unwrap();
+        decoder.push(&record[..record.len() - 1]).unwrap_err();
+        decoder.push(&record).unwrap();
+        decoder.push_null();
+        let batch = decoder.finish().unwrap();
+        let kept = |column: &dyn Array| -> Vec<Option<Vec<u8>>> {
+            column.as_binary::<i32>().iter().map(|bytes| bytes.map(<[u8]>::to_vec)).collect()
+        };
+        let root = kept(batch.column_by_name("_unknown").unwrap());
+        assert_eq!(root, [None, Some([unknown[0], unknown[1], unknown[2]].concat()), None], "{wanted:?}");
+        let mut count = 3;
+        if let Some(inner) = batch.column_by_name("in") {
+            assert_eq!(kept(inner.as_struct().column(1)), [None, Some(vec![0x18, 9]), None]);
+            count += 1;
+        }
+        if let Some(many) = batch.column_by_name("many") {
+            let inner = many.as_list::<i32>().values().as_struct().column(1).clone();
+            assert_eq!(kept(&inner), [Some(vec![0x10, 7]), None, Some(vec![0x10, 8, 0x10, 9])]);
+            count += 3;
+        }
+        assert_eq!((decoder.take_unknown(), decoder.take_unknown()), (count, 0));
+    }
+    // Nobody asks for it: nothing is counted.
+    let mut decoder = Decoder::of_shape(&shape, &["a"], &Selection::All, true).unwrap();
+    decoder.push(&record).unwrap();
+    assert_eq!(decoder.take_unknown(), 0);
+}
+
+#[test]
+fn extensions_are_columns_where_they_are_asked_for() {
+    let message = super::message(
+        r#"syntax = "proto2"; message M { optional int32 a = 1; extensions 100 to max; optional Only only = 2; }
+           message Only { extensions 1 to max; }
+           message In { optional string s = 1; extend M { optional In in = 102; } }
+           extend M { repeated uint64 counts = 101 [packed = true]; optional string note = 100;
+                      optional group Place = 103 { optional int32 x = 1; } }
+           extend Only { optional bool there = 7; }"#,
+    );
+    let plain = MessageShape::of(&message).unwrap();
+    assert_eq!(plain.fields.len(), 2);
+    let shaping = Shaping { extensions: true, unknown_fields: true, ..Shaping::default() };
+    let shape = MessageShape::with(&message, shaping).unwrap();
+    let columns = shape.columns();
+    let names: Vec<&str> = columns.iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(names, ["a", "only", "note", "counts", "In_in", "place", "_unknown"]);
+    let mut decoder = Decoder::of_shape(&shape, &names, &Selection::All, false).unwrap();
+    // note (100) = "n", counts (101) = [1, 300], in (102) { s = "x" }, place (103) { x = 4 }, only { there }, 104 = 1.
+    let record = [
+        &[0xa2, 6, 1, b'n', 0xaa, 6, 3, 1, 0xac, 2, 0xb2, 6, 3, 0x0a, 1, b'x'][..],
+        &[0xbb, 6, 0x08, 4, 0xbc, 6, 0x12, 2, 0x38, 1, 0xc0, 6, 1],
+    ];
+    decoder.push(&record.concat()).unwrap();
+    let batch = decoder.finish().unwrap();
+    let text = arrow::util::pretty::pretty_format_batches(&[batch]).unwrap().to_string();
+    let row = text.lines().nth(3).unwrap();
+    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    assert_eq!(cells[2..7], ["{there: true, _unknown: }", "n", "[1, 300]", "{s: x, _unknown: }", "{x: 4, _unknown: }"]);
+    assert_eq!(cells[7], "c00601");
+}

@@ -8,6 +8,7 @@ mod binary;
 mod broker;
 mod chance;
 mod command_line;
+mod corpus;
 mod dead_letters;
 mod delta;
 mod exactly_once;
@@ -20,6 +21,9 @@ mod schema_registry;
 mod tidy;
 mod topics;
 mod versions;
+
+// What the fuzzer's targets name as `crate::…`.
+use flumen::decode;
 
 #[global_allocator]
 static ALLOCATOR: allocations::Counting = allocations::Counting;

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use flumen::offsets::PartitionRange;
 use flumen::source::TopicIdentity;
 use flumen::source::recording::RecordingWriter;
 use flumen::source::{Payloads, RawBatch};
-use flumen::offsets::PartitionRange;
 use flumen_fuzz::targets::random::{self, Dice, Types};
 use prost_reflect::prost::Message;
 use prost_reflect::prost_types::FileDescriptorSet;
@@ -62,7 +62,9 @@ fn recording(with_manifest: bool) -> Vec<u8> {
         headers: Some(vec![header("x"), Vec::new(), header("")]),
     };
     writer.write(&batch).unwrap();
-    writer.finish(&[PartitionRange { partition: 0, from: 0, to: 0 }, PartitionRange { partition: 1, from: 2, to: 12 }]).unwrap();
+    writer
+        .finish(&[PartitionRange { partition: 0, from: 0, to: 0 }, PartitionRange { partition: 1, from: 2, to: 12 }])
+        .unwrap();
     let mut files: Vec<_> = fs::read_dir(dir.path().join("r")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let manifest = if with_manifest { fs::read(&files[0]).unwrap() } else { Vec::new() };

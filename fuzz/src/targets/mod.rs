@@ -5,7 +5,7 @@ mod cell;
 #[path = "../../../src/decode/tests/random.rs"]
 pub mod random;
 #[path = "../../../src/decode/tests/verdict.rs"]
-mod verdict;
+pub mod verdict;
 
 pub mod descriptor_set;
 pub mod framing;

@@ -23,10 +23,8 @@ pub fn run(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let Ok(bounds) = log.bounds().await else { return };
-        let ranges: Vec<PartitionRange> = bounds
-            .iter()
-            .map(|b| PartitionRange { partition: b.partition, from: b.low, to: b.high })
-            .collect();
+        let ranges: Vec<PartitionRange> =
+            bounds.iter().map(|b| PartitionRange { partition: b.partition, from: b.low, to: b.high }).collect();
         let Ok(mut stream) = log.read(&ranges, Wanted { key: true, headers: true }) else { return };
         let mut records = 0u64;
         while let Some(Ok(batch)) = stream.recv().await {

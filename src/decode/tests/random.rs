@@ -59,7 +59,11 @@ const SCALARS: [Type; 15] = [
     Type::Bytes,
 ];
 
-const WELL_KNOWN: [&str; 14] = [
+const WELL_KNOWN: [&str; 18] = [
+    "Struct",
+    "Value",
+    "ListValue",
+    "FieldMask",
     "Timestamp",
     "Timestamp",
     "Duration",
@@ -93,7 +97,7 @@ impl Types {
             syntax: types.proto3.then(|| "proto3".into()),
             ..Default::default()
         };
-        file.dependency = ["timestamp", "duration", "empty", "any", "wrappers"]
+        file.dependency = ["timestamp", "duration", "empty", "any", "wrappers", "struct", "field_mask"]
             .map(|name| format!("google/protobuf/{name}.proto"))
             .to_vec();
         file.enum_type.push(types.numbers());

@@ -2,9 +2,9 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Fields;
-use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage};
 
-use super::cell::{Cell, actual, expected, has_raw, lacks_required};
+use super::cell::{Cell, actual, expected, has_raw, is_json, lacks_required};
 use crate::decode::{Decoder, Reason};
 
 /// The names of the columns.
@@ -19,7 +19,8 @@ pub fn row(batch: &RecordBatch, row: usize, message: &MessageDescriptor) -> Vec<
     columns.map(|(f, c)| actual(c, row, &message.get_field_by_name(f.name()).unwrap().kind())).collect()
 }
 
-fn oracle(message: &DynamicMessage, fields: &Fields) -> Vec<Cell> {
+/// What a row should be.
+pub fn oracle(message: &DynamicMessage, fields: &Fields) -> Vec<Cell> {
     let cell = |column: &_| {
         let column: &arrow::datatypes::FieldRef = column;
         expected(message, &message.descriptor().get_field_by_name(column.name()).unwrap(), column)
@@ -27,18 +28,19 @@ fn oracle(message: &DynamicMessage, fields: &Fields) -> Vec<Cell> {
     fields.iter().map(cell).collect()
 }
 
-/// Whether the field at that path is a map.
+/// Whether the field at that path is a map, or a JSON text, which is made of maps.
 fn is_map(message: &MessageDescriptor, path: &str) -> bool {
     let (mut kind, mut map) = (Kind::Message(message.clone()), false);
     for name in path.split('.') {
         let Some(field) = kind.as_message().and_then(|message| message.get_field_by_name(name)) else { return false };
         (kind, map) = (field.kind(), field.is_map());
     }
-    map
+    map || kind.as_message().is_some_and(is_json)
 }
 
 fn has_maps(message: &MessageDescriptor) -> bool {
-    message.parent_file().messages().any(|message| message.fields().any(|field| field.is_map()))
+    let is_map = |field: FieldDescriptor| field.is_map() || field.kind().as_message().is_some_and(is_json);
+    message.parent_file().messages().any(|message| message.fields().any(is_map))
 }
 
 /// Pushes a record and compares the verdict with the oracle's; returns the row that it should have become.

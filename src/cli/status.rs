@@ -60,6 +60,9 @@ fn text(status: &QueryStatus) -> String {
             ));
         }
     }
+    if status.dead_letters > 0 {
+        lines.push(format!("  {} dead letters: see `flumen dead-letters list`", grouped(status.dead_letters)));
+    }
     lines.extend(status.lookups.iter().map(|(name, version)| format!("  lookup {name} at version {version}")));
     lines.extend(status.models.iter().map(|(name, sha256)| format!("  model {name} sha256 {sha256}")));
     lines.join("\n")

@@ -23,7 +23,7 @@ const OPEN: &str = "FROM letters l WHERE l.pipeline = $pipeline AND l.query = $q
         AND r.query = l.query AND r.topic = l.topic
         AND r.\"partition\" = l.\"partition\" AND r.\"offset\" = l.\"offset\")";
 
-/// The tables in which a query's dead letters lie; what was owed to them is made good.
+/// The tables in which a query's dead letters lie.
 pub(crate) struct LetterBox {
     pub(crate) owner: Owner,
     pub(crate) sink: DeltaSink,
@@ -37,11 +37,23 @@ pub(crate) struct LetterBox {
 pub(crate) type TopicLetters = BTreeMap<String, Vec<RawBatch>>;
 
 impl LetterBox {
-    /// Opens the dead letters of `query`; `None` when its sink does not exist yet.
+    /// Opens the dead letters of `query` and makes good what was owed to them; `None` when its sink does not exist yet.
     ///
     /// # Errors
     /// `Invalid` when a table is not one of dead letters; `Unavailable` when the store fails.
     pub(crate) async fn open(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result<Option<Self>> {
+        Self::find(deps, pipeline, query, true).await
+    }
+
+    /// As [`LetterBox::open`], but nothing is made good: nothing is written.
+    ///
+    /// # Errors
+    /// As [`LetterBox::open`].
+    pub(crate) async fn look(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result<Option<Self>> {
+        Self::find(deps, pipeline, query, false).await
+    }
+
+    async fn find(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec, make_good: bool) -> Result<Option<Self>> {
         let sink_spec = super::sink_of(pipeline, query)?;
         let owner = Owner::new(&pipeline.name, &query.name);
         let sink = DeltaSink::open(sink_spec, owner.clone(), &deps.storage, Arc::clone(&deps.clock)).await?;
@@ -49,7 +61,9 @@ impl LetterBox {
             return Ok(None);
         }
         let sides = Arc::new(side::of_query(deps, pipeline, query, sink_spec, owner.clone()));
-        sides.roll_forward(&sink).await?;
+        if make_good {
+            sides.roll_forward(&sink).await?;
+        }
         let mut locations = Vec::new();
         for source in pipeline.sources.iter().filter(|source| query.sources.contains(&source.name)) {
             let location = letter::location(source, sink_spec);

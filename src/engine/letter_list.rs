@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Deps;
 use super::letter_box::LetterBox;
 use crate::error::{Error, Result};
-use crate::pipeline::{Pipeline, QueryKind};
+use crate::pipeline::{Pipeline, QueryKind, QuerySpec};
 
 /// Open letters with the same fault in the same field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -73,6 +73,22 @@ pub async fn list_letters(deps: &Deps, pipeline: &Pipeline, view: &LetterView) -
     }
     groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.topic.cmp(&b.topic)));
     Ok(groups)
+}
+
+/// How many letters of a query are open. Nothing is changed.
+///
+/// # Errors
+/// `Unavailable` when the store fails.
+pub(crate) async fn count_letters(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result<u64> {
+    let mut open = 0;
+    let Some(letters) = LetterBox::look(deps, pipeline, query).await? else { return Ok(open) };
+    for location in letters.locations() {
+        for rows in letters.select(deps, location, "count(*)", "").await?.collect().await? {
+            let counts = rows.column(0).as_primitive_opt::<Int64Type>();
+            open += counts.map_or(0, |counts| counts.values().iter().sum::<i64>().unsigned_abs());
+        }
+    }
+    Ok(open)
 }
 
 async fn list(deps: &Deps, letters: &LetterBox, location: &str, view: &LetterView) -> Result<Vec<LetterGroup>> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Deps;
+use super::letter_list::count_letters;
 use crate::error::Result;
 use crate::pipeline::{Pipeline, QueryKind, QuerySpec};
 use crate::sink::{DeltaSink, Owner};
@@ -45,6 +46,8 @@ pub struct QueryStatus {
     pub last_commit: Option<String>,
     /// Its topics.
     pub topics: Vec<TopicStatus>,
+    /// Its dead letters that no retry has committed since.
+    pub dead_letters: u64,
     /// Name and version of its lookups, as of the last commit of ours that the log still has.
     pub lookups: BTreeMap<String, String>,
     /// Name and SHA-256 of its models, likewise.
@@ -75,7 +78,9 @@ async fn of_query(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result
         entries.into_iter().flatten().filter_map(|e| Some((text(e, key)?, text(e, value)?))).collect()
     };
     let mut topics = Vec::new();
+    let mut dead_letters = 0;
     if query.kind == QueryKind::Streaming {
+        dead_letters = count_letters(deps, pipeline, query).await?;
         for source in pipeline.sources.iter().filter(|s| query.sources.contains(&s.name)) {
             let log = deps.topics.open(source, deps.patience)?;
             let positions = sink.positions(&source.topic);
@@ -94,6 +99,7 @@ async fn of_query(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result
         version: sink.version().map(|v| v as i64),
         last_commit: last.as_ref().map(|last| last.time.clone()),
         topics,
+        dead_letters,
         lookups: named("lookups", "table", "version"),
         models: named("models", "name", "sha256"),
     })

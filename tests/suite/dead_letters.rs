@@ -57,8 +57,29 @@ impl Place {
         finish(&mut self.command(&words)).exits(0).json()
     }
 
+    /// What `status` says.
+    fn open_letters(&self) -> u64 {
+        let status = finish(&mut self.command(&["-o", "json", "status", FILE])).exits(0).json();
+        status[0]["dead_letters"].as_u64().unwrap()
+    }
+
     fn table(&self) -> PathBuf {
         self.dir.path().join("tables/landed")
+    }
+
+    /// The number of the last retry that was committed.
+    fn retries(&self) -> i64 {
+        delta::txns(&self.table()).get("flumen-retry:land:landed").copied().unwrap_or(0)
+    }
+
+    /// The places of the letters that are marked as committed, each once.
+    fn marked(&self) -> BTreeSet<(i64, i64)> {
+        let rows = delta::read_with_python(&self.letters()).rows;
+        let marks: Vec<_> = rows.iter().filter(|row| !row["retried"].is_null()).collect();
+        let places: BTreeSet<_> =
+            marks.iter().map(|row| (row["partition"].as_i64().unwrap(), row["offset"].as_i64().unwrap())).collect();
+        assert_eq!(places.len(), marks.len(), "no letter is marked twice");
+        places
     }
 
     fn letters(&self) -> PathBuf {
@@ -163,6 +184,7 @@ fn letters_are_shown_and_retried_exactly_once() {
     let shown = place.ask(&["list", "--payload", "--samples", "1"]);
     assert_eq!(shown[1]["samples"][0]["payload"], "0aff");
 
+    assert_eq!(place.open_letters(), 3);
     let nothing = place.ask(&["retry"]);
     assert_eq!((&nothing[0]["letters"], &nothing[0]["committed"]), (&3.into(), &0.into()));
     assert_eq!(delta::log(&place.table()).len(), 2, "nothing to commit, no version");
@@ -177,6 +199,7 @@ fn letters_are_shown_and_retried_exactly_once() {
     let marks: Vec<_> = rows.iter().filter(|row| !row["retried"].is_null()).collect();
     assert_eq!((rows.len(), marks.len()), (5, 2), "nothing is updated in place");
     assert!(marks.iter().all(|row| row["retried"] == 2));
+    assert_eq!(place.open_letters(), 1);
     let left = place.ask(&["list"]);
     assert_eq!((left.len(), &left[0]["reason"]), (1, &"truncated".into()));
     assert_eq!(place.ask(&["retry"])[0]["committed"], 0, "again is once");
@@ -291,6 +314,40 @@ fn a_retry_beside_the_stream_disturbs_nobody() {
     assert_eq!(place.landed().len(), all - bad, "{all} records, {bad} bad");
     let left: i64 = place.ask(&["list"]).iter().map(|g| g["count"].as_i64().unwrap()).sum();
     assert_eq!(left, bad as i64);
+}
+
+/// Letters are in the sink once, and open or marked, whenever the process dies.
+#[test]
+fn a_retry_that_is_killed_doubles_and_loses_nothing() {
+    let place = Place::landing("killed", ", 'dead_letter_limit' '100%'");
+    place.produce(0, &(0..100).map(with_text_slot).collect::<Vec<_>>());
+    place.run().exits(0);
+    place.edit(PROTO, "int32 slot = 2;", "string slot = 2;");
+    let retry = ["-o", "json", "dead-letters", "retry", FILE, "--at-once", "10"];
+    let started = std::time::Instant::now();
+    let whole = {
+        // How long it takes until the first commit, and from one to the next.
+        let mut run = Background::start(&mut place.command(&retry));
+        until("a first retry is committed", Duration::from_secs(60), || !run.running() || place.retries() > 0);
+        let whole = started.elapsed();
+        run.kill();
+        whole
+    };
+    let mut chance = Chance::new(5);
+    let mut kills = 0;
+    while place.landed().len() < 100 {
+        let run = Background::start(&mut place.command(&retry));
+        std::thread::sleep(whole * chance.below(400) as u32 / 100);
+        run.kill();
+        kills += 1;
+        let (landed, marked) = (place.landed(), place.marked());
+        // Of the last commit the marks may still be owed, of none before.
+        assert!(marked.is_subset(&landed) && landed.len() - marked.len() <= 10, "{} {}", landed.len(), marked.len());
+        assert!(kills < 100, "only {} of 100 after {kills} kills", landed.len());
+    }
+    assert_eq!(place.ask(&["retry"])[0]["letters"], 0);
+    assert_eq!(place.marked(), place.landed());
+    assert_eq!(place.landed().len(), 100);
 }
 
 #[test]

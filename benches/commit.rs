@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use deltalake::kernel::Add;
 use flumen::clock;
 use flumen::contract::{Contract, ContractColumn};
-use flumen::pipeline::{SinkMode, SinkSpec};
+use flumen::pipeline::SinkSpec;
 use flumen::sink::{DeltaSink, Owner, SinkCommit};
 use flumen::storage::Storage;
 use tokio::runtime::Runtime;
@@ -19,15 +19,7 @@ const FILES: [usize; 3] = [1_000, 10_000, 100_000];
 
 fn spec(location: &str) -> SinkSpec {
     let columns = vec![ContractColumn { name: "id".into(), data_type: DataType::Int64, nullable: false }];
-    SinkSpec {
-        name: "t".into(),
-        location: location.into(),
-        contract: Contract { columns, checks: vec![] },
-        partition_by: vec![],
-        mode: SinkMode::Append,
-        merge_schema: false,
-        target_file_size: 128 << 20,
-    }
+    SinkSpec::append("t", location, Contract { columns, checks: vec![] })
 }
 
 fn commit(adds: Vec<Add>, offset: i64) -> SinkCommit {

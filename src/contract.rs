@@ -1,5 +1,7 @@
 //! The contract of a sink: declared columns and checks, held against a plan's schema and against every row.
 
+mod divide;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,6 +15,8 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, Volatility};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
+
+pub use divide::{Broken, Divided};
 
 use crate::error::{Error, Result};
 
@@ -431,10 +435,10 @@ fn cast_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef, Violation> 
 
 fn show(column: &ArrayRef, row: usize) -> String {
     let options = FormatOptions::default().with_null("NULL");
-    match ArrayFormatter::try_new(column, &options) {
-        Ok(formatter) => shorten(&formatter.value(row).to_string()),
-        Err(_) => "?".into(),
-    }
+    let text = |column: &ArrayRef, row| ArrayFormatter::try_new(column, &options).ok()?.value(row).try_to_string().ok();
+    // A time that no calendar has is a number.
+    let number = || text(&cast_with_options(&column.slice(row, 1), &DataType::Int64, &CastOptions::default()).ok()?, 0);
+    text(column, row).or_else(number).map_or_else(|| "?".into(), |text| shorten(&text))
 }
 
 /// At most 60 characters of `text`, the last one an ellipsis when something was left out.
@@ -612,5 +616,39 @@ mod tests {
         let enforcer = ContractEnforcer::new(&contract, &extra, &SessionContext::new().state()).unwrap();
         let n: ArrayRef = Arc::new(Int32Array::from(vec![1, 3]));
         assert_eq!(enforcer.enforce(batch(vec![("n", n)])).unwrap_err().row, 1);
+    }
+
+    #[test]
+    fn rows_are_divided_and_each_says_all_that_it_breaks() {
+        let columns = vec![
+            column("id", DataType::Utf8, false),
+            column("at", time(), false),
+            column("score", DataType::Float64, true),
+        ];
+        let checks = [("score_is_a_share", "score BETWEEN 0 AND 1"), ("divides", "10 / length(id) > 1")];
+        let enforcer = enforcer(&contract(columns, &checks)).unwrap();
+        let ids = StringArray::from(vec![Some("a"), None, Some("b"), Some(""), Some("c")]);
+        let at = TimestampSecondArray::from(vec![Some(1), None, Some(i64::MAX), Some(4), Some(5)]);
+        let score = Float64Array::from(vec![Some(0.5), Some(2.0), Some(3.0), None, None]);
+        let whole = batch(vec![("i", Arc::new(ids)), ("t", Arc::new(at)), ("s", Arc::new(score))]);
+        let divided = enforcer.divide(whole.clone()).unwrap();
+        assert_eq!(divided.kept, enforcer.enforce(divided.kept.clone()).unwrap());
+        assert_eq!(divided.kept.column(0).as_string::<i32>().iter().collect::<Vec<_>>(), [Some("a"), Some("c")]);
+        let broken = divided.broken.unwrap();
+        let names: Vec<Vec<&str>> = broken.violations.iter().map(|v| v.iter().map(String::as_str).collect()).collect();
+        assert_eq!(
+            names,
+            [
+                vec!["id_not_null", "at_not_null", "score_is_a_share"],
+                vec!["at_range", "score_is_a_share"],
+                vec!["divides"]
+            ]
+        );
+        assert_eq!(broken.unfit[1].get("at").map(String::as_str), Some("9223372036854775807"));
+        assert!(broken.unfit[0].is_empty() && broken.unfit[2].is_empty());
+        assert_eq!(broken.rows.num_rows(), 3);
+        assert_eq!(broken.rows.column(2).as_primitive::<arrow::datatypes::Float64Type>().values()[..2], [2.0, 3.0]);
+        let fine = enforcer.divide(whole.slice(0, 1)).unwrap();
+        assert!(fine.broken.is_none() && fine.kept.num_rows() == 1);
     }
 }

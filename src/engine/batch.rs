@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlanProperties;
 
-use super::Deps;
 use super::commit_info::CommitInfo;
 use super::session::{QuerySession, SessionParts};
-use super::write::{close, write_all};
+use super::write::{Gate, close, write_all};
+use super::{Deps, side};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
 use crate::error::Result;
-use crate::observe::{Durations, Progress, Records, Rows, SinkProgress, check_conservation};
+use crate::observe::{Durations, Progress, Records, SinkProgress, check_conservation};
 use crate::pipeline::{Pipeline, QuerySpec};
 use crate::sink::{Created, DeltaSink, Owner, SinkCommit};
 
@@ -24,6 +24,7 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     let clock = deps.clock.now();
     let sink_spec = super::sink_of(pipeline, spec)?;
     let owner = Owner::new(&pipeline.name, &spec.name);
+    let sides = Arc::new(side::of_query(deps, pipeline, spec, sink_spec, owner.clone()));
     let mut sink = DeltaSink::open(sink_spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
     sink.add_columns().await?;
     let session = QuerySession::new(deps, pipeline, SessionParts::of_query(pipeline, spec, true)).await?;
@@ -32,11 +33,12 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     let logical = pipeline.plan_query(spec, &state).await?;
     let plan = state.create_physical_plan(&logical).await?;
     let files = (0..plan.output_partitioning().partition_count()).map(|_| sink.writer()).collect();
-    let (writers, produced) = write_all(&plan, &session.task_context(), &enforcer, files)
+    let gate = Gate { enforcer, sink: Arc::new(sink_spec.clone()), sides, clock };
+    let mut written = write_all(&plan, &session.task_context(), &gate, files)
         .await
         .map_err(|e| e.within(format!("query {}", spec.name)))?;
-    let adds = close(writers).await?;
-    let rows = Rows { produced, written: crate::sink::rows_of(&adds)?, quarantined: 0, dropped: 0 };
+    let adds = close(std::mem::take(&mut written.writers)).await?;
+    let rows = written.rows(&adds, None)?;
     check_conservation(Records::default(), rows)?;
     let lookups = session.lookup_versions();
     let info = CommitInfo {

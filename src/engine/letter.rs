@@ -12,11 +12,8 @@ use super::records::{Letters, binary, headers, timestamps};
 use crate::contract::{Contract, ContractColumn};
 use crate::decode::DecodeFault;
 use crate::error::{Error, Result};
-use crate::pipeline::{SinkMode, SinkSpec, SourceSpec};
+use crate::pipeline::{SinkSpec, SourceSpec};
 use crate::sink::Owner;
-
-/// When a file of dead letters is closed.
-const FILE_SIZE: u64 = 128_000_000;
 
 /// The columns of a table of dead letters. `reason` begins with a code of [`crate::decode::Reason`]; `field` is the
 /// path of the field, NULL outside of the fields that were read; `retried` is the version of the sink in which a retry
@@ -54,15 +51,7 @@ fn header_list() -> DataType {
 
 /// The table of dead letters at `location`.
 pub(crate) fn table(location: &str) -> SinkSpec {
-    SinkSpec {
-        name: "dead_letters".to_string(),
-        location: location.to_string(),
-        contract: contract(),
-        partition_by: Vec::new(),
-        mode: SinkMode::Append,
-        merge_schema: false,
-        target_file_size: FILE_SIZE,
-    }
+    SinkSpec::append("dead_letters", location, contract())
 }
 
 /// Where the dead letters of a topic go when `sink` reads it.

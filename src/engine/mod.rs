@@ -14,6 +14,7 @@ mod letter_box;
 mod letter_list;
 mod letter_log;
 mod position;
+mod quarantine;
 mod query;
 mod record_key;
 mod records;

@@ -16,7 +16,7 @@ use super::session::{QuerySession, SessionParts};
 use super::side::{self, SideTables};
 use super::topic::{Slice, TopicTable};
 use super::versions::Versions;
-use super::write::close;
+use super::write::{Gate, close};
 use super::{Deps, letter, position, selection};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
@@ -34,7 +34,7 @@ use crate::source::{Log, TopicIdentity};
 pub(crate) struct StreamingQuery {
     deps: Deps,
     pipeline: Arc<Pipeline>,
-    sink_spec: SinkSpec,
+    sink_spec: Arc<SinkSpec>,
     sink: DeltaSink,
     topics: Vec<Topic>,
     sides: Arc<SideTables>,
@@ -77,7 +77,7 @@ impl StreamingQuery {
     /// `Invalid` when the table is not as declared or belongs to somebody else, `Violated` for lost offsets or a topic
     /// that was made again, `Unavailable` when broker or store fail, `Fenced` when another instance was faster.
     pub(crate) async fn open(deps: Deps, pipeline: Arc<Pipeline>, spec: &QuerySpec) -> Result<Self> {
-        let sink_spec = super::sink_of(&pipeline, spec)?.clone();
+        let sink_spec = Arc::new(super::sink_of(&pipeline, spec)?.clone());
         let owner = Owner::new(&pipeline.name, &spec.name);
         let mut sink = DeltaSink::open(&sink_spec, owner.clone(), &deps.storage, Arc::clone(&deps.clock)).await?;
         let sides = Arc::new(side::of_query(&deps, &pipeline, spec, &sink_spec, owner));
@@ -323,9 +323,13 @@ impl StreamingQuery {
         let partitions = planned.plan.output_partitioning().partition_count();
         Runner {
             context: self.session.task_context(),
-            enforcer: Arc::clone(&self.enforcer),
+            gate: Gate {
+                enforcer: Arc::clone(&self.enforcer),
+                sink: Arc::clone(&self.sink_spec),
+                sides: Arc::clone(&self.sides),
+                clock: planned.clock,
+            },
             writers: (0..partitions).map(|_| self.sink.writer()).collect(),
-            sides: Arc::clone(&self.sides),
             owner: self.sink.owner().clone(),
         }
     }
@@ -335,16 +339,18 @@ impl StreamingQuery {
     /// # Errors
     /// `Fenced` when another instance has moved on, `Unavailable` when the store fails.
     pub(crate) async fn commit(&mut self, ran: Ran) -> Result<Progress> {
-        let Ran { mut planned, writers, produced, side } = ran;
+        let Ran { mut planned, mut written, letters } = ran;
         let within = |e: Error| e.within(format!("query {}", self.sink_spec.name));
         let watch = Stopwatch::start();
-        let adds = close(writers).await?;
+        let adds = close(std::mem::take(&mut written.writers)).await?;
+        let quarantine = written.close_quarantine(&self.sink_spec).await?;
         planned.durations.close_files = millis(watch.elapsed());
         let records = Share::records(&planned.shares);
-        let rows = Rows { produced, written: crate::sink::rows_of(&adds)?, quarantined: 0, dropped: 0 };
+        let rows = written.rows(&adds, quarantine.as_ref())?;
         check_conservation(records, rows).map_err(within)?;
-        let letters = side.iter().map(|files| crate::sink::rows_of(&files.add)).sum::<Result<u64>>()?;
-        check_letters(records, letters).map_err(within)?;
+        let dead = letters.iter().map(|files| crate::sink::rows_of(&files.add)).sum::<Result<u64>>()?;
+        check_letters(records, dead).map_err(within)?;
+        let side: Vec<SideFiles> = letters.into_iter().chain(quarantine).collect();
         let watch = Stopwatch::start();
         let content = Content { adds, side: side.clone(), records, rows };
         let commit = self.commit_of((planned.batch, planned.clock), &planned.shares, &planned.lookups, content);

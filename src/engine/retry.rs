@@ -20,7 +20,7 @@ use super::letter_log::LetterTopics;
 use super::records::{Letters, RecordCounts};
 use super::session::{QuerySession, SessionParts};
 use super::topic::Slice;
-use super::write::{close, write_all};
+use super::write::{Gate, close, write_all};
 use super::{Deps, letter, selection};
 use crate::contract::ContractEnforcer;
 use crate::error::{Error, Result};
@@ -28,7 +28,6 @@ use crate::observe::{Records, Rows, check_conservation};
 use crate::offsets::PartitionRange;
 use crate::pipeline::{OnDecodeError, Pipeline, QueryKind, QuerySpec};
 use crate::sink::{Add, SideCommit, SideFiles, SinkCommit};
-use crate::storage;
 
 /// Versions by others that a retry meets before it gives up.
 const TRIES: u32 = 100;
@@ -86,6 +85,8 @@ struct Retry<'a> {
 /// Letters that were decoded and run: their rows are in files.
 struct Run {
     adds: Vec<Add>,
+    /// Rows that break the contract.
+    quarantine: Option<SideFiles>,
     records: Records,
     rows: Rows,
     /// The letters that could be decoded, by topic.
@@ -183,21 +184,28 @@ impl<'a> Retry<'a> {
         }
         let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
         let writers = (0..plan.output_partitioning().partition_count()).map(|_| self.letters.sink.writer()).collect();
-        let written = write_all(&plan, &session.task_context(), &enforcer, writers).await;
+        let gate = Gate {
+            enforcer,
+            sink: Arc::new(self.letters.sink.spec().clone()),
+            sides: Arc::clone(&self.letters.sides),
+            clock,
+        };
+        let written = write_all(&plan, &session.task_context(), &gate, writers).await;
         counts.iter().for_each(|counts| counts.close());
         let mut decoded = Vec::new();
         for (topic, post) in posts {
             let bad = post.await.map_err(|e| Error::unavailable(format!("a retry failed: {e}; run it again")))?;
             decoded.extend(good(&letters, &topic, &bad).into_iter().map(|letters| (topic.clone(), letters)));
         }
-        let (writers, produced) = written?;
-        let adds = close(writers).await?;
+        let mut written = written?;
+        let adds = close(std::mem::take(&mut written.writers)).await?;
+        let quarantine = written.close_quarantine(&gate.sink).await?;
         let mut records = Records::default();
         counts.iter().for_each(|counts| records.add(counts.totals()));
-        let rows = Rows { produced, written: crate::sink::rows_of(&adds)?, quarantined: 0, dropped: 0 };
+        let rows = written.rows(&adds, quarantine.as_ref())?;
         check_conservation(records, rows)?;
         let (lookups, models) = (session.lookup_versions(), session.models().to_vec());
-        Ok(Run { adds, records, rows, decoded, lookups, models })
+        Ok(Run { adds, quarantine, records, rows, decoded, lookups, models })
     }
 
     /// Commits a run at the next version; `None` when that version is another writer's.
@@ -208,7 +216,8 @@ impl<'a> Retry<'a> {
         for (topic, letters) in &run.decoded {
             writer.write(&letter::rows(owner, topic, letters, clock, Some(version as i64))?).await?;
         }
-        let side = vec![SideFiles { table: storage::shown(location), add: writer.close().await? }];
+        let marks = SideFiles::new(&letter::table(location), writer.close().await?);
+        let side: Vec<SideFiles> = [marks].into_iter().chain(run.quarantine.clone()).collect();
         let number = sink.txn(&owner.retry()).unwrap_or(0) + 1;
         let info = CommitInfo {
             batch: None,

@@ -12,14 +12,12 @@ use tokio::task::JoinSet;
 use super::letter;
 use super::records::{Letters, RecordCounts};
 use super::side::SideTables;
-use super::write::write_all;
+use super::write::{Gate, Written, write_all};
 use crate::clock::Stopwatch;
-use crate::contract::ContractEnforcer;
 use crate::error::{Error, Result};
 use crate::observe::{Durations, Records};
 use crate::offsets::PartitionRange;
 use crate::sink::{Owner, SideFiles, SinkWriter};
-use crate::storage;
 
 /// What one micro-batch takes from one topic.
 #[derive(Debug)]
@@ -67,17 +65,15 @@ pub(crate) type Read = Vec<(usize, PartitionRange)>;
 /// A micro-batch that has run: its rows are in files that are still open, its dead letters in files that are closed.
 pub(crate) struct Ran {
     pub(crate) planned: Planned,
-    pub(crate) writers: Vec<SinkWriter>,
-    pub(crate) produced: u64,
-    pub(crate) side: Vec<SideFiles>,
+    pub(crate) written: Written,
+    pub(crate) letters: Vec<SideFiles>,
 }
 
 /// Runs a planned micro-batch up to its open files; holds nothing that the next one changes.
 pub(crate) struct Runner {
     pub(crate) context: Arc<TaskContext>,
-    pub(crate) enforcer: Arc<ContractEnforcer>,
+    pub(crate) gate: Gate,
     pub(crate) writers: Vec<SinkWriter>,
-    pub(crate) sides: Arc<SideTables>,
     pub(crate) owner: Owner,
 }
 
@@ -100,20 +96,20 @@ impl Runner {
         let watch = Stopwatch::start();
         let mut writing = JoinSet::new();
         for post in std::mem::take(&mut planned.posts) {
-            writing.spawn(write_letters(post, Arc::clone(&self.sides), self.owner.clone(), planned.clock));
+            writing.spawn(write_letters(post, Arc::clone(&self.gate.sides), self.owner.clone(), planned.clock));
         }
         let within = |e: Error| e.within(format!("query {}", self.owner.query));
-        let written = write_all(&planned.plan, &self.context, &self.enforcer, self.writers).await;
+        let written = write_all(&planned.plan, &self.context, &self.gate, self.writers).await;
         planned.shares.iter().for_each(|share| share.counts.close());
-        let side = all_written(writing).await;
+        let letters = all_written(writing).await;
         // Whoever cannot post a dead letter fails too: the writer of dead letters knows why.
-        let side = side.map_err(within)?;
-        let (writers, produced) = written.map_err(within)?;
+        let letters = letters.map_err(within)?;
+        let written = written.map_err(within)?;
         for share in &planned.shares {
             share.counts.check_limit(&share.topic).map_err(within)?;
         }
         planned.durations.add_batch = watch.elapsed().as_secs_f64() * 1000.0;
-        Ok(Ran { planned, writers, produced, side })
+        Ok(Ran { planned, written, letters })
     }
 }
 
@@ -143,7 +139,7 @@ async fn write_letters(
         writer.write(&rows).await?;
     }
     match writer {
-        Some(writer) => Ok(Some(SideFiles { table: storage::shown(&post.location), add: writer.close().await? })),
+        Some(writer) => Ok(Some(SideFiles::new(&letter::table(&post.location), writer.close().await?))),
         None => Ok(None),
     }
 }

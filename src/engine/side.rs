@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::{Deps, letter};
+use super::{Deps, letter, quarantine};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::pipeline::{Pipeline, QuerySpec, SinkSpec};
-use crate::sink::{DeltaSink, Owner, SideCommit, SinkWriter};
+use crate::sink::{DeltaSink, Owner, SideCommit, SideFiles, SinkWriter};
 use crate::storage::{self, Storage};
 
 /// The side tables that a query may write.
@@ -21,7 +21,9 @@ pub(crate) fn of_query(
     owner: Owner,
 ) -> SideTables {
     let sources = pipeline.sources.iter().filter(|source| query.sources.contains(&source.name));
-    SideTables::new(deps, owner, sources.map(|source| letter::table(&letter::location(source, sink))))
+    let letters = sources.map(|source| letter::table(&letter::location(source, sink)));
+    // Also when rows are not quarantined now: a commit from before the file was changed may owe it some.
+    SideTables::new(deps, owner, letters, quarantine::table(sink))
 }
 
 /// Opens and holds the side tables of one query.
@@ -32,6 +34,8 @@ pub(crate) struct SideTables {
     owner: Owner,
     /// What may be written, by its location without secrets.
     specs: BTreeMap<String, SinkSpec>,
+    /// Those of them that hold dead letters. They are settled last.
+    letters: Vec<String>,
     /// Those that are open. The lock is held while one is opened or committed: a micro-batch that runs waits for its
     /// writer while the one before is committed.
     open: Mutex<BTreeMap<String, DeltaSink>>,
@@ -39,10 +43,13 @@ pub(crate) struct SideTables {
 
 impl SideTables {
     /// The side tables of `owner`'s query; nothing is opened yet.
-    pub(crate) fn new(deps: &Deps, owner: Owner, specs: impl IntoIterator<Item = SinkSpec>) -> Self {
-        let specs = specs.into_iter().map(|spec| (storage::shown(&spec.location), spec)).collect();
+    fn new(deps: &Deps, owner: Owner, letters: impl Iterator<Item = SinkSpec>, quarantine: SinkSpec) -> Self {
+        let mut specs: BTreeMap<String, SinkSpec> =
+            letters.map(|spec| (storage::shown(&spec.location), spec)).collect();
+        let letters = specs.keys().cloned().collect();
+        specs.insert(storage::shown(&quarantine.location), quarantine);
         let (storage, clock) = (deps.storage.clone(), Arc::clone(&deps.clock));
-        Self { storage, clock, owner, specs, open: Mutex::default() }
+        Self { storage, clock, owner, specs, letters, open: Mutex::default() }
     }
 
     /// A writer for the table at `location`.
@@ -51,7 +58,7 @@ impl SideTables {
     /// `Invalid` when the table there is another one; `Unavailable` when the store fails.
     pub(crate) async fn writer(&self, location: &str) -> Result<SinkWriter> {
         let mut open = self.open.lock().await;
-        Ok(self.table(&mut open, location).await?.writer())
+        Ok(self.table(&mut open, location, None).await?.writer())
     }
 
     /// Commits to each side table what a sink's commit owes it.
@@ -60,8 +67,11 @@ impl SideTables {
     /// As [`SideTables::writer`].
     pub(crate) async fn settle(&self, commit: &SideCommit) -> Result<()> {
         let mut open = self.open.lock().await;
-        for files in &commit.side {
-            self.table(&mut open, &files.table).await?.settle(commit, files).await?;
+        let is_letters = |files: &&SideFiles| self.letters.contains(&files.table);
+        let (last, first): (Vec<_>, Vec<_>) = commit.side.iter().partition(is_letters);
+        for files in first.into_iter().chain(last) {
+            let known = files.spec()?;
+            self.table(&mut open, &files.table, known).await?.settle(commit, files).await?;
         }
         Ok(())
     }
@@ -89,11 +99,11 @@ impl SideTables {
     pub(crate) async fn refuse_former_life(&self) -> Result<()> {
         let mut open = self.open.lock().await;
         for location in self.specs.keys() {
-            let table = self.table(&mut open, location).await?;
+            let table = self.table(&mut open, location, None).await?;
             if table.txns().any(|(id, _)| self.owner.is_fenced_by(id)) {
                 return Err(Error::invalid(format!(
-                    "{} begins anew, but {location} holds dead letters of a table that is gone; delete it too, or keep \
-                     it and name another with 'dead_letters'",
+                    "{} begins anew, but {location} holds records or rows of a table that is gone; delete it too, or \
+                     keep it and name another with 'dead_letters' or 'quarantine'",
                     self.owner
                 )));
             }
@@ -101,28 +111,29 @@ impl SideTables {
         Ok(())
     }
 
-    /// Whether a side table that this pipeline declares says itself that all is done: then the log is not searched.
+    /// Whether the one table of dead letters says itself that all is done, as it is settled last: then the log is not
+    /// searched.
     async fn is_settled(&self, sink: &DeltaSink, marker: &str) -> Result<bool> {
         let Some(number) = sink.txn(marker).filter(|number| *number != 0) else { return Ok(true) };
-        if self.specs.len() != 1 {
-            return Ok(false);
-        }
+        let [location] = &self.letters[..] else { return Ok(false) };
         let mut open = self.open.lock().await;
-        for location in self.specs.keys() {
-            let table = self.table(&mut open, location).await?;
-            if table.txn(marker).is_some_and(|known| known >= number) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let table = self.table(&mut open, location, None).await?;
+        Ok(table.txn(marker).is_some_and(|known| known >= number))
     }
 
-    async fn table<'o>(&self, open: &'o mut BTreeMap<String, DeltaSink>, location: &str) -> Result<&'o mut DeltaSink> {
+    /// The table at `location`; where the file does not declare it, it is as `known`.
+    async fn table<'o>(
+        &self,
+        open: &'o mut BTreeMap<String, DeltaSink>,
+        location: &str,
+        known: Option<SinkSpec>,
+    ) -> Result<&'o mut DeltaSink> {
         let location = storage::shown(location);
         if !open.contains_key(&location) {
             // A commit from before the file was changed may name a table that the file no longer does.
-            let spec = self.specs.get(&location).cloned().unwrap_or_else(|| letter::table(&location));
-            let table = DeltaSink::open(&spec, self.owner.clone(), &self.storage, Arc::clone(&self.clock)).await?;
+            let spec = self.specs.get(&location).cloned().or(known).unwrap_or_else(|| letter::table(&location));
+            let mut table = DeltaSink::open(&spec, self.owner.clone(), &self.storage, Arc::clone(&self.clock)).await?;
+            table.add_columns().await?;
             open.insert(location.clone(), table);
         }
         open.get_mut(&location).ok_or_else(|| Error::unavailable(format!("table {location} is gone")))

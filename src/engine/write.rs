@@ -2,38 +2,71 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use tokio::task::JoinSet;
 
-use crate::contract::{ContractEnforcer, Violation};
+use super::quarantine;
+use super::side::SideTables;
+use crate::contract::{Broken, ContractEnforcer, Violation};
 use crate::error::{Error, Result};
-use crate::sink::{Add, SinkWriter};
+use crate::observe::Rows;
+use crate::pipeline::{BROKEN_ROWS_FREE, OnViolation, SinkSpec};
+use crate::sink::{Add, SideFiles, SinkWriter, rows_of};
 
-/// Runs each partition of `plan` into the writer of its number. Gives the writers and how many rows the plan produced.
+/// What holds rows to the contract, and where those go that break it.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    /// Judges the rows.
+    pub(crate) enforcer: Arc<ContractEnforcer>,
+    /// The sink, which says what becomes of a row that breaks the contract.
+    pub(crate) sink: Arc<SinkSpec>,
+    /// Has the quarantine table.
+    pub(crate) sides: Arc<SideTables>,
+    /// The clock of the micro-batch.
+    pub(crate) clock: DateTime<Utc>,
+}
+
+/// A plan's rows on their way to a commit.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// The writers of the sink, still open.
+    pub(crate) writers: Vec<SinkWriter>,
+    /// Rows that the plan gave.
+    pub(crate) produced: u64,
+    /// Rows that broke the contract and were left out.
+    pub(crate) dropped: u64,
+    /// Rows that broke the contract and are kept apart.
+    pub(crate) quarantined: u64,
+    /// Their writers, still open.
+    quarantine: Vec<SinkWriter>,
+    /// What the first one of them broke.
+    first: Option<String>,
+}
+
+/// Runs each partition of `plan` into the writer of its number.
 ///
 /// # Errors
 /// The first error of any partition, after the files of all of them were abandoned.
 pub(crate) async fn write_all(
     plan: &Arc<dyn ExecutionPlan>,
     context: &Arc<TaskContext>,
-    enforcer: &Arc<ContractEnforcer>,
+    gate: &Gate,
     files: Vec<SinkWriter>,
-) -> Result<(Vec<SinkWriter>, u64)> {
-    let mut tasks: JoinSet<Result<(SinkWriter, u64)>> = JoinSet::new();
+) -> Result<Written> {
+    let mut tasks: JoinSet<Result<Written>> = JoinSet::new();
     for (partition, writer) in files.into_iter().enumerate() {
-        let (plan, context, enforcer) = (Arc::clone(plan), Arc::clone(context), Arc::clone(enforcer));
-        tasks.spawn(write_partition(plan, partition, context, enforcer, writer));
+        let (plan, context, gate) = (Arc::clone(plan), Arc::clone(context), gate.clone());
+        tasks.spawn(async move { Written::new(vec![writer]).drain(plan.as_ref(), partition, context, &gate).await });
     }
-    let mut writers = Vec::new();
-    let mut produced = 0;
+    let mut all = Written::new(Vec::new());
     let mut failed: Option<Error> = None;
     while let Some(done) = tasks.join_next().await {
         let error = match done {
-            Ok(Ok((writer, rows))) => {
-                writers.push(writer);
-                produced += rows;
+            Ok(Ok(part)) => {
+                all.add(part);
                 continue;
             }
             Ok(Err(error)) => error,
@@ -42,45 +75,133 @@ pub(crate) async fn write_all(
         failed.get_or_insert(error);
         tasks.abort_all();
     }
-    let Some(error) = failed else { return Ok((writers, produced)) };
-    for writer in writers {
-        writer.abort().await;
-    }
+    let failed = failed.or_else(|| all.too_many(&gate.sink));
+    let Some(error) = failed else { return Ok(all) };
+    all.abort().await;
     Err(error)
 }
 
-async fn write_partition(
-    plan: Arc<dyn ExecutionPlan>,
-    partition: usize,
-    context: Arc<TaskContext>,
-    enforcer: Arc<ContractEnforcer>,
-    mut writer: SinkWriter,
-) -> Result<(SinkWriter, u64)> {
-    match drain(plan.as_ref(), partition, context, &enforcer, &mut writer).await {
-        Ok(rows) => Ok((writer, rows)),
-        Err(error) => {
+impl Written {
+    fn new(writers: Vec<SinkWriter>) -> Self {
+        Self { writers, produced: 0, dropped: 0, quarantined: 0, quarantine: Vec::new(), first: None }
+    }
+
+    fn add(&mut self, part: Written) {
+        self.writers.extend(part.writers);
+        self.produced += part.produced;
+        self.dropped += part.dropped;
+        self.quarantined += part.quarantined;
+        self.quarantine.extend(part.quarantine);
+        self.first = self.first.take().or(part.first);
+    }
+
+    async fn abort(self) {
+        for writer in self.writers.into_iter().chain(self.quarantine) {
             writer.abort().await;
-            Err(error)
         }
     }
-}
 
-async fn drain(
-    plan: &dyn ExecutionPlan,
-    partition: usize,
-    context: Arc<TaskContext>,
-    enforcer: &ContractEnforcer,
-    writer: &mut SinkWriter,
-) -> Result<u64> {
-    let mut stream = plan.execute(partition, context)?;
-    let mut rows = 0;
-    while let Some(batch) = stream.next().await {
-        let batch = batch?;
-        rows += batch.num_rows() as u64;
-        let batch = enforcer.enforce(batch).map_err(violated)?;
-        writer.write(&batch).await?;
+    /// Runs one partition into its one writer.
+    async fn drain(
+        mut self,
+        plan: &dyn ExecutionPlan,
+        partition: usize,
+        context: Arc<TaskContext>,
+        gate: &Gate,
+    ) -> Result<Self> {
+        match self.read(plan, partition, context, gate).await {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.abort().await;
+                Err(error)
+            }
+        }
     }
-    Ok(rows)
+
+    async fn read(
+        &mut self,
+        plan: &dyn ExecutionPlan,
+        partition: usize,
+        context: Arc<TaskContext>,
+        gate: &Gate,
+    ) -> Result<()> {
+        let mut stream = plan.execute(partition, context)?;
+        while let Some(batch) = stream.next().await {
+            let batch = batch?;
+            self.produced += batch.num_rows() as u64;
+            let kept = match gate.sink.on_violation {
+                OnViolation::Fail => gate.enforcer.enforce(batch).map_err(violated)?,
+                OnViolation::Drop | OnViolation::Quarantine => {
+                    let divided = gate.enforcer.divide(batch);
+                    let divided = divided.map_err(|e| Error::unavailable(format!("rows cannot be divided: {e}")))?;
+                    if let Some(broken) = divided.broken {
+                        self.set_apart(&broken, gate).await?;
+                    }
+                    divided.kept
+                }
+            };
+            if let Some(writer) = self.writers.first_mut() {
+                writer.write(&kept).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_apart(&mut self, broken: &Broken, gate: &Gate) -> Result<()> {
+        let count = broken.rows.num_rows() as u64;
+        if gate.sink.on_violation == OnViolation::Drop {
+            self.dropped += count;
+            return Ok(());
+        }
+        self.quarantined += count;
+        self.first.get_or_insert_with(|| broken.violations.first().map(|names| names.join(", ")).unwrap_or_default());
+        let writer = match self.quarantine.first_mut() {
+            Some(writer) => writer,
+            None => {
+                self.quarantine.push(gate.sides.writer(&quarantine::location(&gate.sink)).await?);
+                &mut self.quarantine[0]
+            }
+        };
+        writer.write(&quarantine::rows(&gate.sink, broken, gate.clock)?).await
+    }
+
+    /// The error of a micro-batch of which too much would go to the quarantine table.
+    fn too_many(&self, sink: &SinkSpec) -> Option<Error> {
+        let (count, of) = (self.quarantined, self.produced);
+        if of <= BROKEN_ROWS_FREE || count as f64 <= sink.quarantine_limit * of as f64 {
+            return None;
+        }
+        Some(Error::violated(format!(
+            "{count} of {of} rows of a micro-batch break the contract of {}, and quarantine_limit is {}%; the first \
+             one breaks {}. Nothing of this micro-batch was committed. Mend the data, the query or the contract, or \
+             raise `quarantine_limit`, then run again",
+            sink.name,
+            sink.quarantine_limit * 100.0,
+            self.first.as_deref().unwrap_or_default()
+        )))
+    }
+
+    /// What became of the rows, by the files that hold them.
+    ///
+    /// # Errors
+    /// `Unavailable` when a file says nothing of its rows.
+    pub(crate) fn rows(&self, adds: &[Add], quarantine: Option<&SideFiles>) -> Result<Rows> {
+        let quarantined = quarantine.map_or(Ok(0), |files| rows_of(&files.add))?;
+        Ok(Rows { produced: self.produced, written: rows_of(adds)?, quarantined, dropped: self.dropped })
+    }
+
+    /// Takes the files of the rows that were kept apart, closed; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    pub(crate) async fn close_quarantine(&mut self, sink: &SinkSpec) -> Result<Option<SideFiles>> {
+        let add = close(std::mem::take(&mut self.quarantine)).await?;
+        if add.is_empty() {
+            return Ok(None);
+        }
+        let table = quarantine::table(sink);
+        SideFiles::new(&table, add).with_schema(&table).map(Some)
+    }
 }
 
 /// The error of a row that breaks the contract.

@@ -11,7 +11,7 @@ use datafusion::physical_plan::{StatisticsArgs, StatisticsContext};
 
 use super::*;
 use crate::contract::{Contract, ContractColumn};
-use crate::pipeline::{SinkMode, SinkSpec};
+use crate::pipeline::SinkSpec;
 use crate::storage::Storage;
 
 fn state() -> SessionState {
@@ -120,15 +120,9 @@ async fn a_directory_of_parquet_is_one_lookup() {
 fn sink_spec(location: &std::path::Path) -> SinkSpec {
     let column = |name: &str, data_type| ContractColumn { name: name.into(), data_type, nullable: true };
     let columns = vec![column("k", DataType::Utf8), column("v", DataType::Int64), column("part", DataType::Utf8)];
-    SinkSpec {
-        name: "t".into(),
-        location: location.to_str().unwrap().into(),
-        contract: Contract { columns, checks: vec![] },
-        partition_by: vec!["part".into()],
-        mode: SinkMode::Append,
-        merge_schema: false,
-        target_file_size: 1 << 20,
-    }
+    let contract = Contract { columns, checks: vec![] };
+    let sink = SinkSpec::append("t", location.to_str().unwrap(), contract);
+    SinkSpec { partition_by: vec!["part".into()], ..sink }
 }
 
 /// Adds a row to a Delta table with delta-rs, which makes it when it is not there.

@@ -8,7 +8,7 @@ use super::diagnose;
 use super::fault::{Fault, Faults};
 use super::loader::{Loader, Written};
 use super::resolve::{Planned, Resolver};
-use super::spec::{CheckSpec, QueryKind, QuerySpec, SinkMode, SinkSpec};
+use super::spec::{CheckSpec, OnViolation, QueryKind, QuerySpec, SinkMode, SinkSpec};
 use super::statement::{Kind, Statement, leading_select, normal, single};
 use super::streaming;
 use super::suggest;
@@ -234,6 +234,11 @@ impl<'r, 'a, 'l> Rules<'r, 'a, 'l> {
 
     fn mode(&mut self, kind: QueryKind, sink: &SinkSpec, place: &Place) {
         let name = &sink.name;
+        if kind == QueryKind::Batch && sink.on_violation == OnViolation::Quarantine {
+            let message =
+                format!("`{name}` is written by a batch job, which has no quarantine: each run would fill it");
+            self.fault(place, message, "write 'on_violation' 'drop', or leave it out to stop at such a row");
+        }
         match (kind, sink.mode) {
             (QueryKind::Streaming, SinkMode::Append) | (QueryKind::Batch, SinkMode::Replace) => {}
             (QueryKind::Streaming, _) => {

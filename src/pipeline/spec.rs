@@ -248,6 +248,49 @@ pub struct SinkSpec {
     pub merge_schema: bool,
     /// When a data file is closed, in bytes.
     pub target_file_size: u64,
+    /// What becomes of a row that breaks the contract.
+    pub on_violation: OnViolation,
+    /// Where quarantined rows go (absolute, or a URL); `None`: beside the sink.
+    pub quarantine: Option<String>,
+    /// The share of a micro-batch's rows that may be quarantined, 0 to 1; looked at above [`BROKEN_ROWS_FREE`] rows.
+    pub quarantine_limit: f64,
+}
+
+/// When a data file is closed, in bytes.
+const TARGET_FILE_SIZE: u64 = 128_000_000;
+/// When a contract or its data has gone bad as a whole.
+const QUARANTINE_LIMIT: f64 = 0.1;
+
+impl SinkSpec {
+    /// A table that rows are added to, with every option at its default.
+    pub fn append(name: &str, location: &str, contract: Contract) -> Self {
+        Self {
+            name: name.to_string(),
+            location: location.to_string(),
+            contract,
+            partition_by: Vec::new(),
+            mode: SinkMode::Append,
+            merge_schema: false,
+            target_file_size: TARGET_FILE_SIZE,
+            on_violation: OnViolation::Fail,
+            quarantine: None,
+            quarantine_limit: QUARANTINE_LIMIT,
+        }
+    }
+}
+
+/// A micro-batch of so many rows may go to the quarantine table as a whole.
+pub const BROKEN_ROWS_FREE: u64 = 100;
+
+/// What becomes of a row that breaks the contract: the option `on_violation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnViolation {
+    /// The run ends.
+    Fail,
+    /// It is left out and counted.
+    Drop,
+    /// It goes to the quarantine table, with all that it breaks.
+    Quarantine,
 }
 
 /// How rows get into a sink: the option `mode`.

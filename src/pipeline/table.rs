@@ -12,28 +12,27 @@ use datafusion::sql::sqlparser::ast::{ColumnDef, ColumnOption, Expr, Spanned, Ta
 use super::column::{arrow_type, delta_type};
 use super::fault::Fault;
 use super::loader::{Loader, TableStatement};
-use super::options::{Options, word};
 use super::planner::Catalogue;
-use super::spec::{LookupFormat, LookupSpec, SinkMode, SinkSpec};
+use super::spec::{LookupFormat, LookupSpec, OnViolation, SinkMode, SinkSpec};
 use super::statement::normal;
 use super::suggest;
 use super::units;
 use crate::contract::{Check, Contract, ContractColumn, check_refusal};
 
 /// The options that a sink has now.
-const SINK_OPTIONS: [&str; 7] = [
+const SINK_OPTIONS: [&str; 9] = [
     "mode",
     "on_violation",
+    "quarantine",
+    "quarantine_limit",
     "schema_mode",
     "target_file_size",
     "contract.proto",
     "contract.message",
     "contract.include",
 ];
-/// The options that come later.
-const SINK_LATER: [&str; 1] = ["quarantine"];
-/// When a data file is closed.
-const TARGET_FILE_SIZE: u64 = 128_000_000;
+/// The columns that a quarantine table has besides the sink's.
+pub(super) const QUARANTINE_COLUMNS: [&str; 3] = ["_violations", "_unfit", "_clock"];
 
 impl Loader<'_> {
     /// Reads a lookup's declaration.
@@ -173,28 +172,44 @@ impl Loader<'_> {
         let contract = self.contract(&table);
         let partition_by = self.partition_columns(&table, &contract);
         self.message_contract(&mut table, &contract);
-        let options = self.sink_options(&mut table.options);
-        let location = table.location.as_deref().map(|location| self.locate(location))?;
+        let location = table.location.as_deref().map(|location| self.locate(location));
+        let name = std::mem::take(&mut table.name);
+        let sink =
+            SinkSpec { partition_by, ..SinkSpec::append(&name, &location.clone().unwrap_or_default(), contract) };
+        let sink = self.sink_options(&mut table, sink);
         table.options.finish("a sink", &SINK_OPTIONS, &mut self.faults);
-        let (mode, merge_schema, target_file_size) = options;
-        let name = table.name;
-        let sink = SinkSpec { name, location, contract, partition_by, mode, merge_schema, target_file_size };
-        (self.faults.count().0 == before).then_some(sink)
+        (self.faults.count().0 == before && location.is_some()).then_some(sink)
     }
 
-    fn sink_options(&mut self, options: &mut Options) -> (SinkMode, bool, u64) {
-        let faults = &mut self.faults;
-        options.refuse_later(&SINK_LATER, faults);
-        options.take("on_violation", faults, |v| word("fail", &["quarantine", "drop"], v));
+    /// The sink with its options.
+    fn sink_options(&mut self, table: &mut TableStatement<'_>, mut sink: SinkSpec) -> SinkSpec {
+        let (options, faults) = (&mut table.options, &mut self.faults);
         let modes = [
             ("append", SinkMode::Append),
             ("replace", SinkMode::Replace),
             ("replace_partitions", SinkMode::ReplacePartitions),
         ];
+        let policies =
+            [("fail", OnViolation::Fail), ("drop", OnViolation::Drop), ("quarantine", OnViolation::Quarantine)];
+        let policy = options.take("on_violation", faults, |v| units::one_of(v, &policies));
+        let limit = options.take("quarantine_limit", faults, units::share);
         let mode = options.take("mode", faults, |v| units::one_of(v, &modes));
         let merge = options.take("schema_mode", faults, |v| units::one_of(v, &[("fail", false), ("merge", true)]));
         let size = options.take("target_file_size", faults, units::bytes);
-        (mode.unwrap_or(SinkMode::Append), merge.unwrap_or(false), size.unwrap_or(TARGET_FILE_SIZE))
+        let quarantine = options.text("quarantine").and_then(|(location, _)| location);
+        sink.on_violation = policy.unwrap_or(sink.on_violation);
+        sink.quarantine_limit = limit.unwrap_or(sink.quarantine_limit);
+        sink.mode = mode.unwrap_or(sink.mode);
+        sink.merge_schema = merge.unwrap_or(sink.merge_schema);
+        sink.target_file_size = size.unwrap_or(sink.target_file_size);
+        sink.quarantine = quarantine.map(|location| self.locate(&location));
+        let taken = sink.contract.columns.iter().find(|c| QUARANTINE_COLUMNS.contains(&c.name.as_str()));
+        if let (OnViolation::Quarantine, Some(column)) = (sink.on_violation, taken) {
+            let message = format!("column `{}` is one that the quarantine table has by itself", column.name);
+            let fault = Fault::new(&self.source, &table.name_place, message);
+            self.faults.push(fault.remedy("give it another name"));
+        }
+        sink
     }
 
     fn contract(&mut self, table: &TableStatement<'_>) -> Contract {

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use prost_reflect::prost::Message;
-use prost_reflect::prost_types::FileDescriptorSet;
+use prost_reflect::prost_types::field_descriptor_proto::Label;
+use prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 use protox::Compiler;
 use sha2::{Digest, Sha256};
@@ -74,6 +75,10 @@ impl Descriptors {
                 let message = format!("{} is not supported: use editions, proto3 or proto2", file.syntax());
                 return Err(ProtoFault::new(ProtoFaultKind::Editions, message).in_file(file.name()));
             }
+            // It also takes the two fields of a map's entry for granted.
+            if let Some(name) = file.message_type.iter().find_map(odd_map_entry) {
+                return Err(invalid(format!("{name} is no map entry: it needs the fields key = 1 and value = 2")));
+            }
         }
         let pool = DescriptorPool::decode(plain).map_err(|error| invalid(error.to_string()))?;
         let sha256 = Sha256::digest(bytes).into();
@@ -115,6 +120,21 @@ impl Descriptors {
     pub fn sha256(&self) -> [u8; 32] {
         self.inner.sha256
     }
+}
+
+/// The name of a map entry, here or further in, that is none.
+fn odd_map_entry(message: &DescriptorProto) -> Option<&str> {
+    let has = |name: &str, number: i32| {
+        let is_it = |field: &FieldDescriptorProto| {
+            field.name() == name && field.number() == number && field.label() == Label::Optional
+        };
+        message.field.iter().any(is_it)
+    };
+    let is_entry = message.options.as_ref().is_some_and(|options| options.map_entry());
+    if is_entry && !(message.field.len() == 2 && has("key", 1) && has("value", 2)) {
+        return Some(message.name());
+    }
+    message.nested_type.iter().find_map(odd_map_entry)
 }
 
 /// Compiles files by their import names.

@@ -107,7 +107,6 @@ fn with_columns(metadata: &Metadata, added: &[&Column]) -> Result<Metadata> {
 mod tests {
     use super::*;
     use crate::contract::{Contract, ContractColumn};
-    use crate::pipeline::SinkMode;
     use arrow::datatypes::DataType;
 
     fn spec(columns: &[(&str, DataType, bool)], partition_by: &[&str], merge_schema: bool) -> SinkSpec {
@@ -116,15 +115,9 @@ mod tests {
             data_type: data_type.clone(),
             nullable: *nullable,
         });
-        SinkSpec {
-            name: "scored".into(),
-            location: "/t".into(),
-            contract: Contract { columns: columns.collect(), checks: vec![] },
-            partition_by: partition_by.iter().map(|name| (*name).into()).collect(),
-            mode: SinkMode::Append,
-            merge_schema,
-            target_file_size: 1 << 20,
-        }
+        let contract = Contract { columns: columns.collect(), checks: vec![] };
+        let partition_by = partition_by.iter().map(|name| (*name).into()).collect();
+        SinkSpec { partition_by, merge_schema, ..SinkSpec::append("scored", "/t", contract) }
     }
 
     fn table(columns: &[(&str, DataType, bool)], partition_by: &[&str]) -> Definition {

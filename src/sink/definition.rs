@@ -143,7 +143,7 @@ impl Definition {
         rest.insert("createdTime".into(), json!(created_ms));
         let metadata = Metadata {
             id,
-            schema_string: json!({ "type": "struct", "fields": columns }).to_string(),
+            schema_string: schema_string(&columns),
             partition_columns: spec.partition_by.clone(),
             configuration: BTreeMap::new(),
             rest,
@@ -282,6 +282,11 @@ fn has_exact_statistics(data_type: &str) -> bool {
         Some(precision) => precision.trim().parse::<u8>().is_ok_and(|precision| precision <= EXACT_DIGITS),
         None => data_type != "binary",
     }
+}
+
+/// Columns as the schema of a table.
+pub fn schema_string(columns: &[Column]) -> String {
+    json!({ "type": "struct", "fields": columns }).to_string()
 }
 
 /// The contract's columns as the table would have them.

@@ -23,7 +23,7 @@ use serde_json::Map;
 
 use crate::clock;
 use crate::contract::{Contract, ContractColumn};
-use crate::pipeline::{SinkMode, SinkSpec};
+use crate::pipeline::SinkSpec;
 use crate::sink::{CommitRetries, DeltaSink, Owner, SinkCommit};
 use crate::storage::Storage;
 
@@ -35,15 +35,7 @@ pub fn spec(location: &str) -> SinkSpec {
         column("name", DataType::Utf8, true),
         column("day", DataType::Date32, true),
     ];
-    SinkSpec {
-        name: "t".into(),
-        location: location.into(),
-        contract: Contract { columns, checks: vec![] },
-        partition_by: vec![],
-        mode: SinkMode::Append,
-        merge_schema: false,
-        target_file_size: 1 << 20,
-    }
+    SinkSpec { target_file_size: 1 << 20, ..SinkSpec::append("t", location, Contract { columns, checks: vec![] }) }
 }
 
 /// The query `t` of the pipeline `p`.

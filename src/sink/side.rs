@@ -2,13 +2,21 @@
 //! the sink's commit, which names them; only then is each side table committed, from what the sink's commit says. A
 //! crash in between is made good by whoever comes next.
 
-use deltalake::kernel::Add;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
+use deltalake::kernel::{Add, StructType};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::contract::{Contract, ContractColumn};
 use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::SinkSpec;
+use crate::sink::definition::{contract_columns, schema_string};
 use crate::sink::{Created, DeltaSink, Owner, SinkCommit};
+use crate::storage;
 
 /// Commits that are made to a side table while others write it too, before one gives up.
 const TRIES: u32 = 5;
@@ -20,6 +28,44 @@ pub struct SideFiles {
     pub table: String,
     /// The files that the sink's commit gives it.
     pub add: Vec<Add>,
+    /// The table's schema, as Delta writes it, where it follows the contract: the contract may have changed, and the
+    /// table's location too, before somebody makes good what a crash left owing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+}
+
+impl SideFiles {
+    /// Files for the table of `spec`.
+    pub fn new(spec: &SinkSpec, add: Vec<Add>) -> Self {
+        Self { table: storage::shown(&spec.location), add, schema: None }
+    }
+
+    /// The same, with the table's schema.
+    ///
+    /// # Errors
+    /// `Invalid` when Delta has no such type.
+    pub fn with_schema(self, spec: &SinkSpec) -> Result<Self> {
+        Ok(Self { schema: Some(schema_string(&contract_columns(spec)?)), ..self })
+    }
+
+    /// The table as the commit says it is, when it says so.
+    ///
+    /// # Errors
+    /// `Invalid` when the schema cannot be read.
+    pub fn spec(&self) -> Result<Option<SinkSpec>> {
+        let Some(schema) = &self.schema else { return Ok(None) };
+        let wrong =
+            |e: String| Error::invalid(format!("the schema of side table `{}` cannot be read: {e}", self.table));
+        let schema: StructType = serde_json::from_str(schema).map_err(|e| wrong(e.to_string()))?;
+        let schema: Schema = (&schema).try_into_arrow().map_err(|e| wrong(e.to_string()))?;
+        let column = |field: &Arc<Field>| ContractColumn {
+            name: field.name().clone(),
+            data_type: field.data_type().clone(),
+            nullable: field.is_nullable(),
+        };
+        let contract = Contract { columns: schema.fields().iter().map(column).collect(), checks: Vec::new() };
+        Ok(Some(SinkSpec { merge_schema: true, ..SinkSpec::append("side", &self.table, contract) }))
+    }
 }
 
 /// A sink's commit with what it owes to side tables.

@@ -121,6 +121,10 @@ impl RecordingLog {
     /// `Invalid`, naming the file: wrong columns, a file that is cut off, records out of order or outside the manifest,
     /// nothing there.
     pub fn open(dir: &Path) -> Result<Self> {
+        unharmed(dir, || Self::read_footers(dir))
+    }
+
+    fn read_footers(dir: &Path) -> Result<Self> {
         let manifest = Manifest::read(dir)?;
         let parts = open_parts(dir)?;
         let mut segments: BTreeMap<i32, Vec<Segment>> = BTreeMap::new();
@@ -147,6 +151,11 @@ impl RecordingLog {
         let bounds = bounds(dir, manifest.as_ref(), &segments)?;
         Ok(Self { recording: Arc::new(Recording { dir: dir.to_path_buf(), identity, bounds, parts, segments }) })
     }
+}
+
+/// Reads files of `dir`: a damaged one may be more than the library that reads it bears.
+fn unharmed<T>(dir: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(wrong(dir, "a file is damaged")))
 }
 
 fn is_part(path: &Path) -> bool {
@@ -186,7 +195,7 @@ fn bounds(
 ) -> Result<Vec<PartitionBounds>> {
     let recorded = segments.iter().filter_map(|(&partition, of)| {
         let (first, last) = (of.first()?, of.last()?);
-        Some(PartitionBounds { partition, low: first.first, high: last.last + 1 })
+        Some(PartitionBounds { partition, low: first.first, high: last.last.saturating_add(1) })
     });
     let Some(manifest) = manifest else { return Ok(recorded.collect()) };
     let told: Vec<PartitionBounds> = manifest
@@ -337,7 +346,7 @@ impl Recording {
                 if let Some(offset) = out_of_order(&found.offsets, next) {
                     return Err(part.disordered(range.partition, offset));
                 }
-                next = found.offsets.last().map_or(next, |last| last + 1);
+                next = found.offsets.last().map_or(next, |last| last.saturating_add(1));
                 if !take(found) {
                     return Ok(false);
                 }
@@ -411,7 +420,7 @@ fn out_of_order(offsets: &[i64], next: i64) -> Option<i64> {
     let mut next = next;
     offsets.iter().copied().find(|&offset| {
         let wrong = offset < next;
-        next = offset + 1;
+        next = offset.saturating_add(1);
         wrong
     })
 }
@@ -428,7 +437,8 @@ impl Log for RecordingLog {
 
     async fn offsets_at(&self, time: DateTime<Utc>) -> Result<BTreeMap<i32, i64>> {
         let recording = self.recording.clone();
-        let found = tokio::task::spawn_blocking(move || recording.offsets_at(time.timestamp_millis())).await;
+        let find = move || unharmed(&recording.dir, || recording.offsets_at(time.timestamp_millis()));
+        let found = tokio::task::spawn_blocking(find).await;
         found.map_err(|error| Error::unavailable("reading a recording stopped: run it again").caused_by(error))?
     }
 
@@ -440,9 +450,8 @@ impl Log for RecordingLog {
         let started = std::thread::Builder::new().name("recording-reader".into()).spawn(move || {
             for range in ranges {
                 let mut hand_over = |batch| batches.blocking_send(Ok(batch)).is_ok();
-                // A damaged file may be more than its reader bears; the stream must not look as if it had ended.
-                let read = catch_unwind(AssertUnwindSafe(|| recording.read(range, wanted, &mut hand_over)));
-                match read.unwrap_or_else(|_| Err(wrong(&recording.dir, "a file is damaged"))) {
+                // The stream must not look as if it had ended.
+                match unharmed(&recording.dir, || recording.read(range, wanted, &mut hand_over)) {
                     Ok(true) => {}
                     Ok(false) => return,
                     Err(error) => {

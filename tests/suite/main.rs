@@ -15,6 +15,7 @@ mod exactly_once;
 mod faults;
 mod log_conformance;
 mod main_job;
+mod quarantine;
 mod recordings;
 mod registry_server;
 mod schema_registry;

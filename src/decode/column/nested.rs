@@ -319,6 +319,12 @@ impl Map {
             }
         }
         cursor.leave(outer);
+        if let Column::Json(texts) = &mut self.values
+            && texts.values.len() <= at
+        {
+            // A value that is absent is an empty message, and that has a text.
+            texts.read(&[], at, depth + 1)?;
+        }
         self.values.check(cursor, at)?;
         self.offsets.push()
     }

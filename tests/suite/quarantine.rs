@@ -1,0 +1,200 @@
+//! Rows that break the contract: kept apart exactly once, or left out and counted, through the real binary.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use prost::Message;
+use serde_json::{Value, json};
+
+use crate::ads::{AdImpression, impression};
+use crate::binary::{Background, Finished, finish, flumen, workspace};
+use crate::broker::Broker;
+use crate::chance::Chance;
+use crate::{delta, topics};
+
+const FILE: &str = "gate.sql";
+
+struct Place {
+    dir: tempfile::TempDir,
+    topic: String,
+}
+
+impl Place {
+    fn new(name: &str, options: &str) -> Self {
+        let topic = topics::new_topic(Broker::shared(), name, 1);
+        let place = Self { dir: workspace(), topic };
+        place.write(options, "");
+        place
+    }
+
+    fn write(&self, options: &str, column: &str) {
+        let more = if column.is_empty() { "" } else { ", 1" };
+        let text = format!(
+            "CREATE EXTERNAL TABLE ads STORED AS KAFKA LOCATION 'kafka://${{env:KAFKA_BROKERS}}/{}'
+             OPTIONS ('value.proto' 'proto/ads/v1/ads.proto', 'value.message' 'ads.v1.AdImpression', 'max_rows' '500');
+             CREATE EXTERNAL TABLE gated (at BIGINT NOT NULL, ad_id VARCHAR NOT NULL, slot INT NOT NULL, bid DOUBLE{column},
+               CONSTRAINT low CHECK (bid < 100), CONSTRAINT short CHECK (length(ad_id) < 10))
+             STORED AS DELTA LOCATION 'tables/gated' OPTIONS ({options});
+             INSERT INTO gated SELECT _offset, ad_id, placement.slot, bid{more} FROM ads;",
+            self.topic
+        );
+        std::fs::write(self.dir.path().join(FILE), text).unwrap();
+    }
+
+    fn command(&self) -> Command {
+        let mut command = flumen(self.dir.path(), ["-o", "json", "run", FILE, "--available-now"]);
+        command.env("KAFKA_BROKERS", Broker::shared().address());
+        command
+    }
+
+    fn run(&self) -> Finished {
+        finish(&mut self.command())
+    }
+
+    fn table(&self, name: &str) -> PathBuf {
+        self.dir.path().join("tables").join(name)
+    }
+
+    fn rows(&self, name: &str) -> BTreeMap<i64, BTreeMap<String, Value>> {
+        let rows = delta::read_with_python(&self.table(name)).rows;
+        let count = rows.len();
+        let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row["at"].as_i64().unwrap(), row)).collect();
+        assert_eq!(rows.len(), count, "no row is there twice");
+        rows
+    }
+
+    fn produce(&self, impressions: impl IntoIterator<Item = AdImpression>) {
+        let values: Vec<_> = impressions.into_iter().map(|one| one.encode_to_vec()).collect();
+        topics::produce(Broker::shared(), &self.topic, 0, &values);
+    }
+}
+
+/// An impression that keeps the contract.
+fn good(n: u64) -> AdImpression {
+    let mut one = impression(n);
+    one.placement.get_or_insert_default();
+    one.bid = 1.0;
+    one
+}
+
+/// One that breaks it in up to three ways.
+fn bad(n: u64) -> AdImpression {
+    let mut one = good(n);
+    if n.is_multiple_of(2) {
+        one.placement = None;
+    }
+    if n.is_multiple_of(3) {
+        one.bid = 500.0;
+    }
+    if n.is_multiple_of(6) || !n.is_multiple_of(2) && !n.is_multiple_of(3) {
+        one.ad_id = "a very long name".into();
+    }
+    one
+}
+
+const QUARANTINE: &str = "'on_violation' 'quarantine'";
+
+#[test]
+fn broken_rows_go_to_the_quarantine_and_say_all_that_they_break() {
+    let place = Place::new("quarantine", QUARANTINE);
+    place.produce([good(0), bad(1), bad(2), bad(3), bad(6), good(5)]);
+    let done = place.run().exits(0);
+    assert_eq!(done.json()[0]["rows"], json!({"produced": 6, "written": 2, "quarantined": 4, "dropped": 0}));
+    assert_eq!(place.rows("gated").keys().copied().collect::<Vec<_>>(), [0, 5]);
+    let quarantined = place.rows("gated_quarantine");
+    let violations = |at: i64| quarantined[&at]["_violations"].clone();
+    assert_eq!(violations(1), json!(["short"]));
+    assert_eq!(violations(2), json!(["slot_not_null"]));
+    assert_eq!(violations(3), json!(["low"]));
+    assert_eq!(violations(4), json!(["slot_not_null", "low", "short"]));
+    assert_eq!((&quarantined[&3]["bid"], &quarantined[&3]["_unfit"]), (&json!(500.0), &Value::Null));
+    assert!(quarantined[&1]["_clock"].is_string());
+    let info = &delta::commit_infos(&place.table("gated"))[1];
+    assert_eq!(info["rows"]["quarantined"], 4);
+    assert_eq!(info["side"].as_array().unwrap().len(), 1, "{info}");
+    let id = format!("flumen:gate:gated:{}:0", place.topic);
+    assert_eq!(delta::txns(&place.table("gated_quarantine"))[&id], 6, "the same position as in the sink");
+    // Nothing is repeated, and a micro-batch without broken rows owes nothing.
+    place.produce([good(7)]);
+    place.run().exits(0);
+    assert_eq!((place.rows("gated").len(), place.rows("gated_quarantine").len()), (3, 4));
+}
+
+#[test]
+fn broken_rows_are_dropped_and_counted() {
+    let place = Place::new("dropped", "'on_violation' 'drop'");
+    place.produce((0..200).map(bad));
+    let done = place.run().exits(0);
+    assert_eq!(done.json()[0]["rows"], json!({"produced": 200, "written": 0, "quarantined": 0, "dropped": 200}));
+    assert!(!place.table("gated_quarantine").exists());
+}
+
+#[test]
+fn too_many_broken_rows_stop_the_run() {
+    let place = Place::new("too-many", QUARANTINE);
+    place.produce((0..200).map(good).chain((0..30).map(bad)));
+    let failed = place.run().exits(3);
+    for part in ["30 of 230 rows", "quarantine_limit is 10%", "the first one breaks"] {
+        assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
+    }
+    assert_eq!(delta::log(&place.table("gated")).len(), 1, "the positions only");
+    place.write("'on_violation' 'quarantine', 'quarantine_limit' '20%', 'quarantine' 'tables/elsewhere'", "");
+    place.run().exits(0);
+    assert_eq!((place.rows("gated").len(), place.rows("elsewhere").len()), (200, 30));
+}
+
+#[test]
+fn a_crash_between_the_commits_is_made_good_also_under_another_file() {
+    // What the file says when it is run again, and where the rows lie then.
+    let changes = [
+        (QUARANTINE, "", "gated_quarantine"),
+        ("'on_violation' 'fail'", "", "gated_quarantine"),
+        ("'on_violation' 'quarantine', 'schema_mode' 'merge'", ", more BIGINT", "gated_quarantine"),
+        ("'on_violation' 'quarantine', 'quarantine' 'tables/elsewhere'", "", "gated_quarantine"),
+    ];
+    for (options, column, table) in changes {
+        let place = Place::new("owed-rows", QUARANTINE);
+        place.produce([good(0), bad(1), bad(2)]);
+        place.run().exits(0);
+        std::fs::remove_dir_all(place.table("gated_quarantine").join("_delta_log")).unwrap();
+        place.write(options, column);
+        place.produce([good(3)]);
+        place.run().exits(0);
+        assert_eq!(place.rows(table).keys().copied().collect::<Vec<_>>(), [1, 2], "{options}");
+        assert_eq!(place.rows("gated").len(), 2, "{options}");
+    }
+}
+
+#[test]
+fn killed_at_random_each_row_is_in_one_table() {
+    let place = Place::new("killed-rows", "'on_violation' 'quarantine', 'quarantine_limit' '100%'");
+    place.produce((0..6_000).map(|n| if n % 3 == 0 { bad(n) } else { good(n) }));
+    let mut chance = Chance::new(11);
+    for _ in 0..12 {
+        let run = Background::start(&mut place.command());
+        std::thread::sleep(std::time::Duration::from_millis(30 + chance.below(250)));
+        run.kill();
+    }
+    place.run().exits(0);
+    let (kept, broken) = (place.rows("gated"), place.rows("gated_quarantine"));
+    assert_eq!((kept.len(), broken.len()), (4_000, 2_000));
+    assert!(kept.keys().all(|at| at % 3 != 0) && broken.keys().all(|at| at % 3 == 0));
+}
+
+#[test]
+fn a_batch_job_has_no_quarantine_and_columns_of_ours_are_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |columns: &str, options: &str, select: &str| {
+        let text = format!(
+            "CREATE EXTERNAL TABLE t ({columns}) STORED AS DELTA LOCATION 't' OPTIONS ({options});
+             INSERT INTO t {select};"
+        );
+        std::fs::write(dir.path().join("f.sql"), text).unwrap();
+        finish(&mut flumen(dir.path(), ["check", "f.sql"])).exits(2).stderr
+    };
+    let told = check("a BIGINT", "'mode' 'replace', 'on_violation' 'quarantine'", "SELECT 1");
+    assert!(told.contains("has no quarantine"), "{told}");
+    let told = check("_violations BIGINT", "'mode' 'replace', 'on_violation' 'quarantine'", "SELECT 1");
+    assert!(told.contains("the quarantine table has by itself"), "{told}");
+}

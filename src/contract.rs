@@ -1,5 +1,6 @@
 //! The contract of a sink: declared columns and checks, held against a plan's schema and against every row.
 
+mod casts;
 mod divide;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, Volatility};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
 
+pub use casts::watch_casts;
 pub use divide::{Broken, Divided};
 
 use crate::error::{Error, Result};

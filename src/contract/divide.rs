@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, not};
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
 
-use super::{CompiledCheck, ContractEnforcer, show};
+use super::casts::watched_column;
+use super::{CompiledCheck, ContractEnforcer, shorten, show};
 
 /// A batch, divided.
 #[derive(Debug)]
@@ -45,23 +46,32 @@ impl ContractEnforcer {
     /// # Errors
     /// Arrow's, which only a fault of ours or memory can cause.
     pub fn divide(&self, batch: RecordBatch) -> Result<Divided, ArrowError> {
-        match self.enforce(batch.clone()) {
-            Ok(kept) => Ok(Divided { kept, broken: None }),
-            Err(_) => self.divide_broken(&batch),
+        let failed = failed_casts(&batch);
+        if failed.is_empty()
+            && let Ok(kept) = self.enforce(batch.clone())
+        {
+            return Ok(Divided { kept, broken: None });
         }
+        self.divide_broken(&batch, &failed)
     }
 
-    fn divide_broken(&self, batch: &RecordBatch) -> Result<Divided, ArrowError> {
+    fn divide_broken(
+        &self,
+        batch: &RecordBatch,
+        failed: &BTreeMap<usize, &StringArray>,
+    ) -> Result<Divided, ArrowError> {
         let count = batch.num_rows();
         let mut masks: Vec<Mask> = Vec::new();
         let mut unfit: Vec<BTreeMap<String, String>> = vec![BTreeMap::new(); count];
         let mut columns = Vec::with_capacity(self.schema.fields().len());
-        for (field, source) in self.schema.fields().iter().zip(batch.columns()) {
+        for (at, (field, source)) in self.schema.fields().iter().zip(batch.columns()).enumerate() {
             let column = cast_with_options(source, field.data_type(), &CastOptions::default())?;
-            let misfits = lost(source, &column);
+            let texts = failed.get(&at);
+            let misfits = lost(source, &column, texts);
             if misfits.true_count() > 0 {
                 for row in (0..count).filter(|row| misfits.value(*row)) {
-                    unfit[row].insert(field.name().clone(), show(source, row));
+                    let text = texts.filter(|texts| texts.is_valid(row)).map(|texts| shorten(texts.value(row)));
+                    unfit[row].insert(field.name().clone(), text.unwrap_or_else(|| show(source, row)));
                 }
                 masks.push(Mask { name: format!("{}_range", field.name()), broken: misfits.clone() });
             }
@@ -117,11 +127,23 @@ impl ContractEnforcer {
     }
 }
 
-/// The rows whose value the cast could not keep.
-fn lost(source: &ArrayRef, cast: &ArrayRef) -> BooleanArray {
+/// The values that casts of the query could not keep, by the position of their column.
+fn failed_casts(batch: &RecordBatch) -> BTreeMap<usize, &StringArray> {
+    let schema = batch.schema_ref().fields().iter().zip(batch.columns());
+    let texts = schema.filter_map(|(field, column)| {
+        let at = watched_column(field.name())?;
+        column.as_string_opt::<i32>().filter(|texts| texts.null_count() < texts.len()).map(|texts| (at, texts))
+    });
+    texts.collect()
+}
+
+/// The rows whose value a cast could not keep: this one, or one of the query, which left it as text.
+fn lost(source: &ArrayRef, cast: &ArrayRef, texts: Option<&&StringArray>) -> BooleanArray {
     let (before, after) = (source.logical_nulls(), cast.logical_nulls());
     let is_null = |nulls: &Option<arrow::buffer::NullBuffer>, row| nulls.as_ref().is_some_and(|n| n.is_null(row));
-    BooleanArray::from_iter((0..source.len()).map(|row| Some(is_null(&after, row) && !is_null(&before, row))))
+    let in_query = |row| texts.is_some_and(|texts| texts.is_valid(row));
+    let is_lost = |row| in_query(row) || is_null(&after, row) && !is_null(&before, row);
+    BooleanArray::from_iter((0..source.len()).map(|row| Some(is_lost(row))))
 }
 
 impl CompiledCheck {

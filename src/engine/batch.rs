@@ -6,7 +6,7 @@ use datafusion::physical_plan::ExecutionPlanProperties;
 
 use super::commit_info::CommitInfo;
 use super::session::{QuerySession, SessionParts};
-use super::write::{Gate, close, write_all};
+use super::write::{Gate, close, watched, write_all};
 use super::{Deps, side};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
@@ -30,7 +30,7 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     let session = QuerySession::new(deps, pipeline, SessionParts::of_query(pipeline, spec, true)).await?;
     let state = session.state(clock)?;
     let enforcer = Arc::new(ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?);
-    let logical = pipeline.plan_query(spec, &state).await?;
+    let logical = watched(pipeline.plan_query(spec, &state).await?, sink_spec)?;
     let plan = state.create_physical_plan(&logical).await?;
     let files = (0..plan.output_partitioning().partition_count()).map(|_| sink.writer()).collect();
     let gate = Gate { enforcer, sink: Arc::new(sink_spec.clone()), sides, clock };

@@ -16,7 +16,7 @@ use super::session::{QuerySession, SessionParts};
 use super::side::{self, SideTables};
 use super::topic::{Slice, TopicTable};
 use super::versions::Versions;
-use super::write::{Gate, close};
+use super::write::{Gate, close, watched};
 use super::{Deps, letter, position, selection};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
@@ -89,6 +89,7 @@ impl StreamingQuery {
         let parts = SessionParts::of_query(&pipeline, spec, true);
         let session = QuerySession::new(&deps, &pipeline, parts).await?;
         let logical = pipeline.plan_query(spec, &session.state(deps.clock.now())?).await?;
+        let logical = watched(logical, &sink_spec)?;
         let state = session.state(deps.clock.now())?;
         let enforcer = ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?;
         let mut query = Self {

@@ -20,7 +20,7 @@ use super::letter_log::LetterTopics;
 use super::records::{Letters, RecordCounts};
 use super::session::{QuerySession, SessionParts};
 use super::topic::Slice;
-use super::write::{Gate, close, write_all};
+use super::write::{Gate, close, watched, write_all};
 use super::{Deps, letter, selection};
 use crate::contract::ContractEnforcer;
 use crate::error::{Error, Result};
@@ -157,7 +157,8 @@ impl<'a> Retry<'a> {
         let state = session.state(clock)?;
         let contract = &self.letters.sink.spec().contract;
         let enforcer = Arc::new(ContractEnforcer::new(contract, self.letters.sink.table_checks(), &state)?);
-        let optimized = state.optimize(&self.pipeline.plan_query(&self.query, &state).await?)?;
+        let logical = watched(self.pipeline.plan_query(&self.query, &state).await?, self.letters.sink.spec())?;
+        let optimized = state.optimize(&logical)?;
         let wanted = selection::used_fields(&optimized)?;
         let mut topics = BTreeSet::new();
         let (mut counts, mut posts) = (Vec::new(), Vec::new());

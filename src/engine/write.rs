@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use datafusion::execution::TaskContext;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use tokio::task::JoinSet;
 
 use super::quarantine;
 use super::side::SideTables;
-use crate::contract::{Broken, ContractEnforcer, Violation};
+use crate::contract::{Broken, ContractEnforcer, Violation, watch_casts};
 use crate::error::{Error, Result};
 use crate::observe::Rows;
 use crate::pipeline::{BROKEN_ROWS_FREE, OnViolation, SinkSpec};
@@ -201,6 +202,18 @@ impl Written {
         }
         let table = quarantine::table(sink);
         SideFiles::new(&table, add).with_schema(&table).map(Some)
+    }
+}
+
+/// The plan of a query so that a cast that fails breaks a row and not the micro-batch, where `sink` sets such rows
+/// apart.
+///
+/// # Errors
+/// None that the pipeline's check has not refused before.
+pub(crate) fn watched(plan: LogicalPlan, sink: &SinkSpec) -> Result<LogicalPlan> {
+    match sink.on_violation {
+        OnViolation::Fail => Ok(plan),
+        OnViolation::Drop | OnViolation::Quarantine => watch_casts(plan),
     }
 }
 

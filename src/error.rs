@@ -28,11 +28,40 @@ impl ErrorKind {
     }
 }
 
+/// What somebody has to look at, whoever started the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Alarm {
+    /// A row or a record breaks what the pipeline was promised.
+    ContractBroken,
+    /// Too many dead letters or quarantined rows.
+    LimitPassed,
+    /// Rows went to the quarantine table.
+    Quarantined,
+    /// Offsets that were due are gone.
+    OffsetsLost,
+    /// Another instance has moved on.
+    Fenced,
+}
+
+impl Alarm {
+    /// The alarm as a short code that does not change.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Alarm::ContractBroken => "contract_broken",
+            Alarm::LimitPassed => "limit_passed",
+            Alarm::Quarantined => "quarantined",
+            Alarm::OffsetsLost => "offsets_lost",
+            Alarm::Fenced => "fenced",
+        }
+    }
+}
+
 /// An error of any part of Flumen. The message names the pipeline, table or topic and ends with the remedy.
 pub struct Error {
     kind: ErrorKind,
     message: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    alarm: Option<Alarm>,
 }
 
 /// `Result` with [`Error`].
@@ -41,7 +70,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error without a cause below it.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        let alarm = (kind == ErrorKind::Fenced).then_some(Alarm::Fenced);
+        Self { kind, message: message.into(), source: None, alarm }
     }
 
     /// The arguments or the file are wrong ([`ErrorKind::Invalid`]).
@@ -76,6 +106,18 @@ impl Error {
     pub fn within(mut self, context: impl fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
+    }
+
+    /// The same error, which somebody has to look at.
+    #[must_use]
+    pub fn alarming(mut self, alarm: Alarm) -> Self {
+        self.alarm = Some(alarm);
+        self
+    }
+
+    /// Whether somebody has to look at it.
+    pub fn alarm(&self) -> Option<Alarm> {
+        self.alarm
     }
 
     /// What has to be done about it.
@@ -144,7 +186,8 @@ impl From<datafusion::error::DataFusionError> for Error {
                             "{fault}. A value does not fit what the query does with it: use TRY_CAST, or leave such \
                              rows out with WHERE"
                         ))
-                        .caused_by(DataFault(fault.to_string()));
+                        .caused_by(DataFault(fault.to_string()))
+                        .alarming(Alarm::ContractBroken);
                     }
                     plain => return Error::unavailable(D::ArrowError(Box::new(plain), note).to_string()),
                 },
@@ -180,7 +223,7 @@ fn from_shared(error: &datafusion::error::DataFusionError) -> Error {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = cause {
         if let Some(ours) = current.downcast_ref::<Error>() {
-            return Error::new(ours.kind, ours.to_string());
+            return Error { alarm: ours.alarm, ..Error::new(ours.kind, ours.to_string()) };
         }
         cause = current.source();
     }

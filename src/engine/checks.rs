@@ -5,7 +5,7 @@ use arrow::util::pretty::pretty_format_batches;
 
 use super::Deps;
 use super::session::{QuerySession, SessionParts};
-use crate::error::{Error, Result};
+use crate::error::{Alarm, Error, Result};
 use crate::pipeline::{CheckSpec, Pipeline};
 
 /// Rows of a broken check that are shown.
@@ -28,7 +28,8 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Pipeline) -> Result<()> {
     Err(Error::violated(format!(
         "{}\nThe tables are committed as they are. Mend the data or the query that made these rows, then run again",
         broken.join("\n")
-    )))
+    ))
+    .alarming(Alarm::ContractBroken))
 }
 
 async fn rows_of(deps: &Deps, pipeline: &Pipeline, check: &CheckSpec) -> Result<Option<String>> {

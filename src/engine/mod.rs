@@ -4,6 +4,7 @@
 //! by one DataFusion plan over all cores, then committed with its offsets in one Delta commit. While the files of one
 //! micro-batch are closed and committed, the next one is already read and run.
 
+mod alert;
 mod batch;
 mod checks;
 mod commit_info;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::{Error, Result};
+use crate::error::{Alarm, Error, Result};
 use crate::offsets::{PartitionBounds, Start};
 use crate::source::Log;
 
@@ -67,7 +67,8 @@ pub(crate) fn reconcile(topic: &str, positions: &mut BTreeMap<i32, i64>, bounds:
         "topic {topic}: offsets that were due are lost: {}. Nothing was committed. Bring the records back, or start \
          over: give the pipeline another name (`SET flumen.pipeline`) or delete the table",
         lost.join("; ")
-    )))
+    ))
+    .alarming(Alarm::OffsetsLost))
 }
 
 #[cfg(test)]

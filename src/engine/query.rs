@@ -9,6 +9,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use serde_json::json;
 
+use super::alert::Alerts;
 use super::commit_info::CommitInfo;
 use super::records::RecordCounts;
 use super::runner::{Planned, Post, Ran, Read, Runner, Share};
@@ -21,7 +22,7 @@ use super::{Deps, letter, position, selection};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
 use crate::decode::Selection;
-use crate::error::{Error, Result};
+use crate::error::{Alarm, Error, Result};
 use crate::observe::{
     Durations, Progress, Records, Rows, SinkProgress, SourceProgress, TopicOffsets, check_conservation,
 };
@@ -29,10 +30,12 @@ use crate::offsets::{self, PartitionBounds, PartitionRange};
 use crate::pipeline::{OnDecodeError, Pipeline, QuerySpec, SchemaChange, SinkSpec};
 use crate::sink::{Add, Created, DeltaSink, Owner, SideCommit, SideFiles, SinkCommit, topic_hash};
 use crate::source::{Log, TopicIdentity};
+use crate::storage;
 
 /// A streaming query between its micro-batches.
 pub(crate) struct StreamingQuery {
     deps: Deps,
+    alerts: Alerts,
     pipeline: Arc<Pipeline>,
     sink_spec: Arc<SinkSpec>,
     sink: DeltaSink,
@@ -76,7 +79,7 @@ impl StreamingQuery {
     /// # Errors
     /// `Invalid` when the table is not as declared or belongs to somebody else, `Violated` for lost offsets or a topic
     /// that was made again, `Unavailable` when broker or store fail, `Fenced` when another instance was faster.
-    pub(crate) async fn open(deps: Deps, pipeline: Arc<Pipeline>, spec: &QuerySpec) -> Result<Self> {
+    pub(crate) async fn open(deps: Deps, alerts: Alerts, pipeline: Arc<Pipeline>, spec: &QuerySpec) -> Result<Self> {
         let sink_spec = Arc::new(super::sink_of(&pipeline, spec)?.clone());
         let owner = Owner::new(&pipeline.name, &spec.name);
         let mut sink = DeltaSink::open(&sink_spec, owner.clone(), &deps.storage, Arc::clone(&deps.clock)).await?;
@@ -96,6 +99,7 @@ impl StreamingQuery {
             batch: sink.version().map_or(0, |v| v as i64),
             retry: sink.txn(&sink.owner().retry()),
             deps,
+            alerts,
             sink_spec,
             sink,
             sides,
@@ -204,7 +208,8 @@ impl StreamingQuery {
              (`SET flumen.pipeline`) or delete the table",
             identity.topic,
             self.sink.location()
-        )))
+        ))
+        .alarming(Alarm::OffsetsLost))
     }
 
     /// The ends of all topics now: where a bounded run stops.
@@ -378,6 +383,11 @@ impl StreamingQuery {
         planned.durations.trigger_execution = millis(planned.watch.elapsed());
         for (topic, share) in self.topics.iter().zip(&planned.shares) {
             topic.log()?.mirror(&share.next);
+        }
+        if rows.quarantined > 0 {
+            let place = super::quarantine::location(&self.sink_spec);
+            let message = format!("{} rows break the contract: look at {}", rows.quarantined, storage::shown(&place));
+            self.alerts.raise(Alarm::Quarantined, &self.sink_spec.name, rows.quarantined, &message);
         }
         let progress = self.progress(&planned, version, records, rows);
         self.deps.observer.progress(&progress);

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::record_key::KeyDecoder;
 use super::writer_schemas::WriterSchemas;
 use crate::decode::{DecodeFault, Decoder, Reason, Selection};
-use crate::error::{Error, Result};
+use crate::error::{Alarm, Error, Result};
 use crate::observe::Records;
 use crate::pipeline::{DEAD_LETTERS_FREE, KeyFormat, NullValue, OnDecodeError, SourceSpec, ValueFormat};
 use crate::registry::Registry;
@@ -116,7 +116,8 @@ impl RecordCounts {
              the first: {first}. Nothing of this micro-batch was committed. Mend the producer, `value.message` or the \
              .proto, or raise `dead_letter_limit`, then run again",
             share * 100.0
-        )))
+        ))
+        .alarming(Alarm::LimitPassed))
     }
 }
 
@@ -399,6 +400,7 @@ impl RecordDecoder {
              committed. Mend the producer or the .proto, or set 'on_decode_error' 'dead_letter', then run again",
             self.topic, raw.partition, raw.offsets[row]
         ))
+        .alarming(Alarm::ContractBroken)
     }
 }
 

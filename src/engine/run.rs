@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::alert::Alerts;
 use super::query::{Ends, StreamingQuery};
 use super::runner::{Planned, Ran};
 use super::{Deps, Stop, batch, checks};
@@ -29,12 +30,31 @@ pub struct RunOptions {
 /// The first error of any query; the other queries are stopped, each after the micro-batch under way.
 pub async fn run(pipeline: Arc<Pipeline>, options: RunOptions, deps: Deps, stop: Stop) -> Result<()> {
     let chosen = chosen(&pipeline, &options)?;
+    let url = pipeline.settings.alert_url.as_ref();
+    let alerts = Alerts::new(&pipeline.name, url, Arc::clone(&deps.clock), Arc::clone(&deps.observer));
+    let result = run_chosen(&pipeline, &options, &chosen, deps, stop, &alerts).await;
+    alerts.finish().await;
+    result
+}
+
+async fn run_chosen(
+    pipeline: &Arc<Pipeline>,
+    options: &RunOptions,
+    chosen: &[QuerySpec],
+    deps: Deps,
+    stop: Stop,
+    alerts: &Alerts,
+) -> Result<()> {
     let (internal, inner_stop) = super::stopper();
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     for spec in chosen.iter().filter(|q| q.kind == QueryKind::Streaming) {
-        let (deps, pipeline, spec) = (deps.clone(), Arc::clone(&pipeline), spec.clone());
+        let (deps, pipeline, spec, alerts) = (deps.clone(), Arc::clone(pipeline), spec.clone(), alerts.clone());
         let (outer, inner, bounded) = (stop.clone(), inner_stop.clone(), options.available_now);
-        tasks.spawn(async move { stream(deps, pipeline, spec, bounded, [outer, inner]).await });
+        tasks.spawn(async move {
+            let name = spec.name.clone();
+            let streamed = stream((deps, alerts.clone()), pipeline, spec, bounded, [outer, inner]).await;
+            streamed.inspect_err(|error| alerts.error(&name, error))
+        });
     }
     let mut first: Option<Error> = None;
     while let Some(done) = tasks.join_next().await {
@@ -53,10 +73,10 @@ pub async fn run(pipeline: Arc<Pipeline>, options: RunOptions, deps: Deps, stop:
         return Ok(());
     }
     for spec in chosen.iter().filter(|q| q.kind == QueryKind::Batch) {
-        batch::run(&deps, &pipeline, spec).await?;
+        batch::run(&deps, pipeline, spec).await.inspect_err(|error| alerts.error(&spec.name, error))?;
     }
     if options.query.is_none() {
-        checks::run(&deps, &pipeline).await?;
+        checks::run(&deps, pipeline).await.inspect_err(|error| alerts.error("", error))?;
     }
     Ok(())
 }
@@ -75,7 +95,13 @@ fn chosen(pipeline: &Pipeline, options: &RunOptions) -> Result<Vec<QuerySpec>> {
 }
 
 /// One query until its end or a stop; after a stop the micro-batch under way has `grace` to be committed.
-async fn stream(deps: Deps, pipeline: Arc<Pipeline>, spec: QuerySpec, bounded: bool, stops: [Stop; 2]) -> Result<()> {
+async fn stream(
+    (deps, alerts): (Deps, Alerts),
+    pipeline: Arc<Pipeline>,
+    spec: QuerySpec,
+    bounded: bool,
+    stops: [Stop; 2],
+) -> Result<()> {
     let grace = pipeline.settings.grace;
     let [mut outer, mut inner] = stops.clone();
     let deadline = async move {
@@ -88,7 +114,7 @@ async fn stream(deps: Deps, pipeline: Arc<Pipeline>, spec: QuerySpec, bounded: b
     let observer = Arc::clone(&deps.observer);
     let name = spec.name.clone();
     tokio::select! {
-        result = drive(deps, pipeline, spec, bounded, stops) => result,
+        result = drive((deps, alerts), pipeline, spec, bounded, stops) => result,
         () = deadline => {
             observer.note(&format!(
                 "query {name}: the micro-batch under way was abandoned after `grace`; nothing is lost"
@@ -120,10 +146,16 @@ impl Drop for Running {
     }
 }
 
-async fn drive(deps: Deps, pipeline: Arc<Pipeline>, spec: QuerySpec, bounded: bool, stops: [Stop; 2]) -> Result<()> {
+async fn drive(
+    (deps, alerts): (Deps, Alerts),
+    pipeline: Arc<Pipeline>,
+    spec: QuerySpec,
+    bounded: bool,
+    stops: [Stop; 2],
+) -> Result<()> {
     let [mut outer, mut inner] = stops;
     let mut query = tokio::select! {
-        query = StreamingQuery::open(deps, Arc::clone(&pipeline), &spec) => query?,
+        query = StreamingQuery::open(deps, alerts, Arc::clone(&pipeline), &spec) => query?,
         () = outer.wait() => return Ok(()),
         () = inner.wait() => return Ok(()),
     };

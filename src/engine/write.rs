@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::quarantine;
 use super::side::SideTables;
 use crate::contract::{Broken, ContractEnforcer, Violation, watch_casts};
-use crate::error::{Error, Result};
+use crate::error::{Alarm, Error, Result};
 use crate::observe::Rows;
 use crate::pipeline::{BROKEN_ROWS_FREE, OnViolation, SinkSpec};
 use crate::sink::{Add, SideFiles, SinkWriter, rows_of};
@@ -172,14 +172,15 @@ impl Written {
         if of <= BROKEN_ROWS_FREE || count as f64 <= sink.quarantine_limit * of as f64 {
             return None;
         }
-        Some(Error::violated(format!(
+        let error = Error::violated(format!(
             "{count} of {of} rows of a micro-batch break the contract of {}, and quarantine_limit is {}%; the first \
              one breaks {}. Nothing of this micro-batch was committed. Mend the data, the query or the contract, or \
              raise `quarantine_limit`, then run again",
             sink.name,
             sink.quarantine_limit * 100.0,
             self.first.as_deref().unwrap_or_default()
-        )))
+        ));
+        Some(error.alarming(Alarm::LimitPassed))
     }
 
     /// What became of the rows, by the files that hold them.
@@ -223,6 +224,7 @@ pub(crate) fn violated(violation: Violation) -> Error {
         "{violation}; nothing of this micro-batch was committed. Mend the data or the query, then run again"
     ))
     .caused_by(violation)
+    .alarming(Alarm::ContractBroken)
 }
 
 /// Closes files: what the commit adds.

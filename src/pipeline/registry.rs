@@ -53,11 +53,7 @@ impl Loader<'_> {
 
 /// `https://HOST:PORT[/PATH][,…]`.
 fn urls(text: &str) -> Result<Vec<Url>, String> {
-    let url = |part: &str| {
-        let url = Url::parse(part.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        url.ok_or_else(|| format!("`{text}` is no address of a registry: write 'https://HOST:PORT'"))
-    };
-    text.split(',').map(url).collect()
+    text.split(',').map(units::http_url).collect()
 }
 
 /// `user:password`.

@@ -11,8 +11,8 @@ use super::suggest;
 use super::units;
 
 /// Flumen's settings.
-const NAMES: [&str; 7] =
-    ["trigger", "max_rows", "memory_limit", "grace", "broker_timeout", "schema_change", "pipeline"];
+const NAMES: [&str; 8] =
+    ["trigger", "max_rows", "memory_limit", "grace", "broker_timeout", "schema_change", "alert_url", "pipeline"];
 
 impl Default for Settings {
     fn default() -> Self {
@@ -23,6 +23,7 @@ impl Default for Settings {
             grace: Duration::from_secs(30),
             broker_timeout: Duration::from_secs(300),
             schema_change: SchemaChange::Refuse,
+            alert_url: None,
         }
     }
 }
@@ -62,9 +63,7 @@ impl Draft {
             }
             "pipeline" if names::is_plain(value) => self.pipeline = Some(value.to_string()),
             "pipeline" => return Err(wrong(format!("`{value}` cannot be the name of a pipeline: {}", names::PLAIN))),
-            "alert_url" => {
-                return Err((false, "setting `flumen.alert_url` is not supported yet".into(), "leave it out".into()));
-            }
+            "alert_url" => settings.alert_url = Some(units::http_url(value).map_err(wrong)?),
             _ => {
                 let known = NAMES.map(|n| format!("flumen.{n}"));
                 let remedy = suggest::did_you_mean(key, known.iter().map(String::as_str)).unwrap_or_default();
@@ -122,7 +121,7 @@ mod tests {
             ("flumen.triger", "1 second", "did you mean `flumen.trigger`?"),
             ("flumen.max_rows", "lots", "`lots` is no count"),
             ("flumen.pipeline", "a b", "letters, digits"),
-            ("flumen.alert_url", "http://x", "not supported yet"),
+            ("flumen.alert_url", "ftp://x", "is no address"),
             ("datafusion.execution.batch_sice", "1", "did you mean `datafusion.execution.batch_size`?"),
             ("datafusion.execution.batch_size", "x", "datafusion.execution.batch_size"),
             ("colour", "red", "flumen.…"),

@@ -319,6 +319,8 @@ pub struct Settings {
     pub broker_timeout: Duration,
     /// What to do when a message has changed since the last commit so that old records are no longer understood.
     pub schema_change: SchemaChange,
+    /// Where alerts are posted.
+    pub alert_url: Option<Url>,
 }
 
 /// What to do about a breaking change of a message: the setting `flumen.schema_change`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use chrono::{DateTime, Utc};
 use jiff::SignedDuration;
+use url::Url;
 
 use crate::offsets::Start;
 
@@ -62,6 +63,15 @@ pub fn share(text: &str) -> Result<f64, String> {
         Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
         _ => Err(format!("`{text}` is no share: write a percentage from 0% to 100%, such as '10%'")),
     }
+}
+
+/// The address of a service.
+///
+/// # Errors
+/// What such an address looks like.
+pub fn http_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or_else(|| format!("`{text}` is no address: write 'https://HOST:PORT'"))
 }
 
 /// One of a few words, with what it means.

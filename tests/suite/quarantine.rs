@@ -11,6 +11,7 @@ use crate::ads::{AdImpression, impression};
 use crate::binary::{Background, Finished, finish, flumen, workspace};
 use crate::broker::Broker;
 use crate::chance::Chance;
+use crate::registry_server::RegistryServer;
 use crate::{delta, topics};
 
 const FILE: &str = "gate.sql";
@@ -223,6 +224,43 @@ fn killed_at_random_each_row_is_in_one_table() {
     let (kept, broken) = (place.rows("gated"), place.rows("gated_quarantine"));
     assert_eq!((kept.len(), broken.len()), (4_000, 2_000));
     assert!(kept.keys().all(|at| at % 3 != 0) && broken.keys().all(|at| at % 3 == 0));
+}
+
+/// The JSON lines of stderr.
+fn alerts(done: &Finished) -> Vec<Value> {
+    done.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[test]
+fn what_somebody_has_to_look_at_is_told_and_posted() {
+    let listener = RegistryServer::start();
+    listener.answer("/alerts", json!({}));
+    let place = Place::new("alerts", QUARANTINE);
+    let run = |url: &str| {
+        let mut command = place.command();
+        finish(command.args(["--set", &format!("flumen.alert_url={url}")]))
+    };
+    let url = format!("http://{}/alerts", listener.address());
+    place.produce([good(0), bad(1), bad(2)]);
+    let told = alerts(&run(&url).exits(0));
+    assert_eq!((told.len(), &told[0]["alert"], &told[0]["count"]), (1, &json!("quarantined"), &json!(2)));
+    assert_eq!((&told[0]["pipeline"], &told[0]["query"]), (&json!("gate"), &json!("gated")));
+    let posted: Vec<Value> = listener.posted().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(posted, told);
+
+    // A limit, a broken contract, lost offsets; the listener fails, or is not there, and that changes nothing.
+    place.produce((0..200).map(bad));
+    listener.fail(&[(500, "{}")]);
+    let done = run(&url).exits(3);
+    assert_eq!(alerts(&done)[0]["alert"], "limit_passed");
+    assert!(done.stderr.contains("alerts do not reach http://"), "{}", done.stderr);
+    drop(listener);
+    place.write("'on_violation' 'fail'", "");
+    assert_eq!(alerts(&run(&url).exits(3))[0]["alert"], "contract_broken");
+    topics::delete_records(Broker::shared(), &place.topic, 0, 100);
+    let lost = alerts(&run(&url).exits(3));
+    assert_eq!(lost[0]["alert"], "offsets_lost");
+    assert!(lost[0]["message"].as_str().unwrap().contains("[3, 100)"), "{lost:?}");
 }
 
 #[test]

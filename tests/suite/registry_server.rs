@@ -1,4 +1,5 @@
-//! A schema registry on loopback: the answers that a real one gives, and the ways in which it fails.
+//! A schema registry on loopback: the answers that a real one gives, and the ways in which it fails. It also takes what
+//! is posted to it.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -29,6 +30,8 @@ struct State {
     authorization: Option<String>,
     /// The paths that were asked for.
     asked: Vec<String>,
+    /// What was posted.
+    posted: Vec<String>,
     stopped: bool,
 }
 
@@ -110,6 +113,11 @@ impl RegistryServer {
         self.state.lock().unwrap().authorization = Some(authorization.to_string());
     }
 
+    /// What was posted since the last call.
+    pub fn posted(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().posted)
+    }
+
     /// The paths that were asked for since the last call.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().asked)
@@ -130,23 +138,28 @@ impl Drop for RegistryServer {
 /// One request, then the connection is closed.
 fn serve(stream: impl Read + Write, state: &Mutex<State>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
-    let (mut first, mut authorization) = (String::new(), None);
+    let (mut first, mut authorization, mut length) = (String::new(), None, 0);
     stream.read_line(&mut first)?;
     loop {
         let mut line = String::new();
         if stream.read_line(&mut line)? == 0 || line.trim().is_empty() {
             break;
         }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("authorization")
-        {
-            authorization = Some(value.trim().to_string());
+        match line.split_once(':').map(|(name, value)| (name.to_lowercase(), value.trim())) {
+            Some((name, value)) if name == "authorization" => authorization = Some(value.to_string()),
+            Some((name, value)) if name == "content-length" => length = value.parse().unwrap_or(0),
+            _ => {}
         }
     }
+    let mut posted = vec![0; length];
+    stream.read_exact(&mut posted)?;
     let path = first.split_whitespace().nth(1).unwrap_or_default().to_string();
     let (status, body) = {
         let mut state = state.lock().unwrap();
         state.asked.push(path.clone());
+        if !posted.is_empty() {
+            state.posted.push(String::from_utf8(posted).unwrap());
+        }
         if !state.failures.is_empty() {
             state.failures.remove(0)
         } else if state.authorization.is_some() && state.authorization != authorization {

@@ -322,7 +322,7 @@ fn a_check_tells_what_is_missing() {
     let registry = "'schema.registry.url' 'http://localhost:1'";
     for (options, told) in [
         ("'max_rows' '5'", "the topic has no option `schema.registry.url`"),
-        ("'schema.registry.url' 'localhost:8081'", "is no address of a registry"),
+        ("'schema.registry.url' 'localhost:8081'", "is no address"),
         (&format!("{registry}, 'value.format' 'raw'"), "a raw topic has no `value."),
         (&format!("{registry}, 'schema.registry.basic.auth.user.info' 'me'"), "it is not `user:password`"),
         (&format!("{registry}, 'schema.registry.ulr' 'x'"), "did you mean `schema.registry.url`"),

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::ffi::{self, Consumer, Event};
 use super::lanes::{Fault, Lanes};
 use crate::clock::Stopwatch;
-use crate::error::{Error, Result};
+use crate::error::{Alarm, Error, Result};
 use crate::kafka::{KNOWN_PATIENCE, KafkaClient, Watch};
 use crate::offsets::{PartitionBounds, PartitionRange};
 use crate::source::{RawBatch, Wanted};
@@ -366,12 +366,14 @@ fn lost(topic: &str, range: PartitionRange, kept: Option<&PartitionBounds>) -> E
         Some(kept) if from < kept.low => Error::violated(format!(
             "{place}: offsets [{from}, {}) are gone; the broker keeps [{}, {}). {WAYS_OUT}",
             kept.low, kept.low, kept.high
-        )),
+        ))
+        .alarming(Alarm::OffsetsLost),
         Some(kept) if from > kept.high => cut_off(topic, range, kept.high),
         Some(_) => Error::unavailable(format!(
             "{place}: the broker refused offset {from} although it keeps it. Look at its log, then run it again"
         )),
-        None => Error::violated(format!("{place}: offsets of [{from}, {to}) are gone. {WAYS_OUT}")),
+        None => Error::violated(format!("{place}: offsets of [{from}, {to}) are gone. {WAYS_OUT}"))
+            .alarming(Alarm::OffsetsLost),
     }
 }
 
@@ -382,6 +384,7 @@ fn cut_off(topic: &str, range: PartitionRange, high: i64) -> Error {
          topic was deleted and made again. {WAYS_OUT}",
         range.partition, range.to
     ))
+    .alarming(Alarm::OffsetsLost)
 }
 
 fn no_topic(topic: &str) -> Error {

@@ -1,5 +1,6 @@
 //! The binary: logs to stderr, one exit code for each kind of error.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -12,7 +13,8 @@ fn main() -> ExitCode {
             let text = error.to_string();
             // The faults of a file begin with a word of their own.
             let told = ["error:", "warning:"].iter().any(|word| text.starts_with(word));
-            eprintln!("{}{text}", if told { "" } else { "error: " });
+            // Whoever listened may have gone away.
+            drop(writeln!(std::io::stderr(), "{}{text}", if told { "" } else { "error: " }));
             ExitCode::from(error.kind().exit_code())
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{print_json, print_line};
+use super::output::{print_json, print_line, print_told};
 use super::{Format, Globals, Inputs, load};
 use crate::error::{Error, Result};
 use crate::pipeline::{Environment, Fault, Pipeline, Severity, ValueFormat};
@@ -41,7 +41,7 @@ impl Check {
             warnings += faults.len() - fatal;
             match globals.output {
                 Format::Json => faults.iter().try_for_each(print_json)?,
-                Format::Text => faults.iter().for_each(|f| eprintln!("{}\n", f.render(styled()))),
+                Format::Text => faults.iter().for_each(|f| print_told(&format!("{}\n", f.render(styled())))),
             }
             if let (Ok(pipeline), Format::Text) = (&loaded, globals.output) {
                 print_line(&summary(pipeline));
@@ -103,9 +103,10 @@ impl Old {
     fn compare(&self, pipeline: &Pipeline, output: Format) -> Result<usize> {
         let mut breaking = 0;
         for source in &pipeline.sources {
-            let ValueFormat::Protobuf { message, .. } = &source.format else { continue };
+            let ValueFormat::Protobuf { message, shaping, .. } = &source.format else { continue };
             let Some(old) = self.descriptors.message(message.full_name()) else { continue };
-            let found = changes(&MessageShape::of(&old)?, &MessageShape::of(message)?);
+            let [old, new] = [&old, message].map(|message| MessageShape::with(message, shaping.to_compare()));
+            let found = changes(&old?, &new?);
             let of_message = found.iter().filter(|change| change.rule.is_breaking()).count();
             breaking += of_message;
             if output == Format::Text {

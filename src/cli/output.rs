@@ -85,8 +85,8 @@ impl Observer for Printer {
 
     fn note(&self, text: &str) {
         match &self.form {
-            Form::Live { bar, .. } => bar.suspend(|| eprintln!("{text}")),
-            _ => eprintln!("{text}"),
+            Form::Live { bar, .. } => bar.suspend(|| print_told(text)),
+            _ => print_told(text),
         }
     }
 }
@@ -95,6 +95,11 @@ impl Observer for Printer {
 pub(crate) fn print_line(line: &str) {
     let mut stdout = std::io::stdout().lock();
     drop(writeln!(stdout, "{line}").and_then(|()| stdout.flush()));
+}
+
+/// One line on stderr, for people. Likewise.
+pub(crate) fn print_told(line: &str) {
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
 }
 
 /// `value` as one line of JSON on stdout.

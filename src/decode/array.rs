@@ -65,6 +65,7 @@ impl Column {
             Column::Time(c) => finish_time(c, rows)?,
             Column::Calendar(c) => finish_calendar(c, rows)?,
             Column::Json(c) => {
+                c.complete().map_err(|_| ArrowError::OffsetOverflowError(c.values.data_len()))?;
                 let (offsets, data, nulls) = c.values.finish(rows);
                 Arc::new(StringArray::try_new(offsets, data.into(), nulls)?)
             }
@@ -116,7 +117,7 @@ fn finish_time(time: &mut Time, rows: usize) -> Result<ArrayRef, ArrowError> {
 }
 
 fn finish_calendar(calendar: &mut Calendar, rows: usize) -> Result<ArrayRef, ArrowError> {
-    let (values, nulls) = calendar.values.finish(rows);
+    let (values, nulls) = calendar.finish(rows);
     Ok(match calendar.kind {
         CalendarKind::Date => {
             let days: Vec<i32> = values.into_iter().map(|days| days as i32).collect();

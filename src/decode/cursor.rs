@@ -1,5 +1,7 @@
 //! Reading the wire format: <https://protobuf.dev/programming-guides/encoding/>.
 
+use std::mem;
+
 use super::fault::Reason;
 
 /// Messages and groups nest no deeper than this, counted together.
@@ -193,6 +195,32 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     pub(super) fn leave(&mut self, outer: Outer<'a>) {
         self.data = outer.0;
+    }
+
+    /// Enters the message of a field with that tag, whether it has a length or is a group, at that depth: with where
+    /// the place is to be after it, which is 0 where it ends with the message.
+    #[inline(always)]
+    pub(super) fn enter_as(&mut self, tag: u32, depth: usize) -> Result<(Outer<'a>, usize), Reason> {
+        if tag & 7 == 3 { self.enter_group(tag + 1, depth) } else { Ok((self.enter()?, 0)) }
+    }
+
+    #[cold]
+    fn enter_group(&mut self, until: u32, depth: usize) -> Result<(Outer<'a>, usize), Reason> {
+        let start = self.position;
+        let end = self.skip_fields(until, depth)?;
+        let after = mem::replace(&mut self.position, start);
+        let outer = Outer(self.data);
+        self.data = &self.data[..end];
+        Ok((outer, after))
+    }
+
+    /// Leaves a message that was entered by [`Cursor::enter_as`].
+    #[inline(always)]
+    pub(super) fn leave_to(&mut self, outer: Outer<'a>, after: usize) {
+        self.leave(outer);
+        if after != 0 {
+            self.position = after;
+        }
     }
 
     #[inline(always)]

@@ -1,5 +1,5 @@
-//! Alerts: what somebody has to look at, as one JSON line on stderr and, where there is a `flumen.alert_url`, as a POST.
-//! Neither ever holds up or breaks the pipeline: a service that is away loses alerts, and is told of once.
+//! Alerts: what somebody has to look at, as one JSON line on stderr and, with a `flumen.alert_url`, as a POST. Neither
+//! ever holds up or breaks the pipeline: a service that is away loses alerts, and is told of once.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -220,10 +220,11 @@ impl RecordDecoder {
         let mut writers = None;
         let decoder = match &spec.format {
             ValueFormat::Raw => None,
-            ValueFormat::Protobuf { shape, message, .. } => {
+            ValueFormat::Protobuf { shape, message, shaping, .. } => {
                 let wanted = |name: &&str| (name.to_string(), selection.field(name).cloned().unwrap_or_default());
                 let wanted = Selection::Fields(fields.iter().map(wanted).collect());
-                writers = registry.map(|it| WriterSchemas::new(Arc::clone(it), message, Arc::clone(shape), wanted));
+                let of = |it| WriterSchemas::new(Arc::clone(it), message, *shaping, wanted);
+                writers = registry.map(of).transpose()?;
                 Some(Decoder::of_shape(shape, &fields, selection, spec.on_null_value == NullValue::Row)?)
             }
         };

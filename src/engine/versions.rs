@@ -27,7 +27,7 @@ impl Versions<'_> {
     /// `Invalid` with the differences when a field that the query uses has changed so that old records are no longer
     /// understood; `Unavailable` when the store fails.
     pub(crate) async fn compare(&self, source: &SourceSpec, observer: &dyn Observer) -> Result<Option<i64>> {
-        let ValueFormat::Protobuf { descriptors, message, .. } = &source.format else { return Ok(None) };
+        let ValueFormat::Protobuf { descriptors, message, shaping, .. } = &source.format else { return Ok(None) };
         let hash = hash63(descriptors.encoded());
         let then = self.sink.txn(&self.sink.owner().schema(&source.topic));
         if then == Some(hash) {
@@ -40,7 +40,8 @@ impl Versions<'_> {
                 .map_err(|e| Error::invalid(format!("table {}: its kept descriptors: {e}", self.sink.location())))?;
             match old.message(message.full_name()) {
                 Some(old) => {
-                    self.judge(source, &changes(&MessageShape::of(&old)?, &MessageShape::of(message)?), observer)?
+                    let [old, new] = [&old, message].map(|message| MessageShape::with(message, shaping.to_compare()));
+                    self.judge(source, &changes(&old?, &new?), observer)?;
                 }
                 None => observer.note(&format!(
                     "query {}: topic {}: message {} is not the one of the last commit",

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use prost_reflect::MessageDescriptor;
 
 use crate::decode::{DecodeFault, Framed, Reason, SchemaFault, Selection, message_path, unframe};
+use crate::error::Result;
 use crate::registry::{Registry, SCHEMA_FILE, Schema};
-use crate::schema::{MessageShape, changes};
+use crate::schema::{MessageShape, Shaping, changes};
 use crate::source::RawBatch;
 
 /// The verdicts that are kept. More only come of records that nobody can read.
@@ -18,7 +19,8 @@ const KEPT: usize = 1000;
 /// in the schema that they were written with, so that the topic's own plan reads them.
 pub(crate) struct WriterSchemas {
     registry: Arc<Registry>,
-    reader: Arc<MessageShape>,
+    reader: MessageShape,
+    shaping: Shaping,
     /// The name of the reader's message in its package.
     name: String,
     wanted: Selection,
@@ -38,14 +40,18 @@ impl fmt::Debug for WriterSchemas {
 
 impl WriterSchemas {
     /// Records of `reader`'s message whose `wanted` fields are read.
+    ///
+    /// # Errors
+    /// None that the pipeline's check has not refused before.
     pub(crate) fn new(
         registry: Arc<Registry>,
         message: &MessageDescriptor,
-        reader: Arc<MessageShape>,
+        shaping: Shaping,
         wanted: Selection,
-    ) -> Self {
-        let name = local_name(message).to_string();
-        Self { registry, reader, name, wanted, verdicts: HashMap::new(), last: None }
+    ) -> Result<Self> {
+        let (name, shaping) = (local_name(message).to_string(), shaping.to_compare());
+        let reader = MessageShape::with(message, shaping)?;
+        Ok(Self { registry, reader, shaping, name, wanted, verdicts: HashMap::new(), last: None })
     }
 
     /// The message in a record, when it can be read.
@@ -94,14 +100,12 @@ impl WriterSchemas {
             Some(Schema::Invalid(_)) => return refuse(SchemaFault::Invalid),
             Some(Schema::Unknown) | None => return refuse(SchemaFault::Unknown),
         };
-        let Some(message) = descriptors.message_at(SCHEMA_FILE, &message_path(framed.index)) else {
+        // A package is renamed from version to version.
+        let candidates = descriptors.messages_at(SCHEMA_FILE, &message_path(framed.index));
+        let Some(message) = candidates.into_iter().find(|message| local_name(message) == self.name) else {
             return refuse(SchemaFault::Message);
         };
-        // A package is renamed from version to version.
-        if local_name(&message) != self.name {
-            return refuse(SchemaFault::Message);
-        }
-        let Ok(writer) = MessageShape::of(&message) else { return refuse(SchemaFault::Invalid) };
+        let Ok(writer) = MessageShape::with(&message, self.shaping) else { return refuse(SchemaFault::Invalid) };
         let changes = changes(&writer, &self.reader);
         let misread = changes.into_iter().find(|c| c.rule.is_misread() && self.wanted.reads(&c.field));
         misread.map_or(Ok(()), |change| Err((SchemaFault::Mismatch, change.field)))

@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::contract::Contract;
 use crate::offsets::Start;
-use crate::schema::{Descriptors, MessageShape};
+use crate::schema::{Descriptors, MessageShape, Shaping};
 
 /// `STORED AS KAFKA`: a topic.
 #[derive(Clone)]
@@ -126,6 +126,8 @@ pub enum ValueFormat {
         message: MessageDescriptor,
         /// The tree of its fields, as the columns have it.
         shape: Arc<MessageShape>,
+        /// What the tree has besides its fields.
+        shaping: Shaping,
     },
     /// One column `value VARBINARY`.
     Raw,

@@ -94,9 +94,10 @@ impl Loader<'_> {
         let max_rows = options.take("max_rows", faults, units::count);
         options.refuse_later(&LATER, faults);
         let kafka = self.kafka_properties(&mut table);
-        let format = self.value_format(&mut table);
+        let include = table.options.text("proto.include").and_then(|(value, _)| value);
+        let format = self.value_format(&mut table, include.as_deref());
         let registry = self.registry(&mut table);
-        let key = self.key_format(&mut table);
+        let key = self.key_format(&mut table, include.as_deref());
         table.options.finish("a topic", &OPTIONS, &mut self.faults);
         let (brokers, topic) = address?;
         let (format, key) = (format?, key?);
@@ -167,7 +168,7 @@ impl Loader<'_> {
         properties
     }
 
-    fn value_format(&mut self, table: &mut TableStatement<'_>) -> Option<ValueFormat> {
+    fn value_format(&mut self, table: &mut TableStatement<'_>, include: Option<&str>) -> Option<ValueFormat> {
         let formats = [("protobuf", false), ("raw", true)];
         let recursion = table.options.take("max_recursion", &mut self.faults, units::number);
         let yes_or_no = [("true", true), ("false", false)];
@@ -176,8 +177,8 @@ impl Loader<'_> {
         let [extensions, unknown_fields] = ["extensions", "unknown_fields"]
             .map(|key| table.options.take(key, &mut self.faults, |v| units::one_of(v, &kept)).unwrap_or(false));
         let raw = table.options.take("value.format", &mut self.faults, |v| units::one_of(v, &formats));
-        let [proto, set, message, include] =
-            ["value.proto", "value.descriptor", "value.message", "proto.include"].map(|key| table.options.text(key));
+        let [proto, set, message] =
+            ["value.proto", "value.descriptor", "value.message"].map(|key| table.options.text(key));
         if raw == Some(true) {
             for (key, given) in [("value.proto", &proto), ("value.descriptor", &set), ("value.message", &message)] {
                 if let Some((_, place)) = given {
@@ -200,9 +201,7 @@ impl Loader<'_> {
                 self.faults.push(fault.remedy("keep one of them"));
                 return None;
             }
-            (Some((file, place)), None) => {
-                self.compile(&file?, include.and_then(|(value, _)| value).as_deref(), &place)?
-            }
+            (Some((file, place)), None) => self.compile(&file?, include, &place)?,
             (None, Some((file, place))) => self.descriptor_set(&file?, &place)?,
             (None, None) => return None,
         };
@@ -220,8 +219,9 @@ impl Loader<'_> {
         };
         let max_recursion = usize::try_from(recursion.unwrap_or(0)).unwrap_or(usize::MAX);
         let oneof_case = case.unwrap_or(false);
-        match MessageShape::with(&message, Shaping { max_recursion, oneof_case, extensions, unknown_fields }) {
-            Ok(shape) => Some(ValueFormat::Protobuf { descriptors, message, shape: Arc::new(shape) }),
+        let shaping = Shaping { max_recursion, oneof_case, extensions, unknown_fields };
+        match MessageShape::with(&message, shaping) {
+            Ok(shape) => Some(ValueFormat::Protobuf { descriptors, message, shape: Arc::new(shape), shaping }),
             Err(error) => {
                 let fault = Fault::new(&self.source, &place, error.message());
                 self.faults.push(fault.remedy("change the message, or read it with 'value.format' 'raw'"));
@@ -230,7 +230,7 @@ impl Loader<'_> {
         }
     }
 
-    fn key_format(&mut self, table: &mut TableStatement<'_>) -> Option<KeyFormat> {
+    fn key_format(&mut self, table: &mut TableStatement<'_>, include: Option<&str>) -> Option<KeyFormat> {
         let words = [("bytes", 0), ("string", 1), ("protobuf", 2)];
         let format = table.options.take("key.format", &mut self.faults, |v| units::one_of(v, &words)).unwrap_or(0);
         let (proto, message) = (table.options.text("key.proto"), table.options.text("key.message"));
@@ -251,7 +251,7 @@ impl Loader<'_> {
                 return None;
             }
         };
-        let descriptors = self.compile(&proto.0?, None, &proto.1)?;
+        let descriptors = self.compile(&proto.0?, include, &proto.1)?;
         let name = message.0?;
         let shape = descriptors.message(&name).map(|message| MessageShape::of(&message));
         let why = match shape {
@@ -329,7 +329,9 @@ impl Loader<'_> {
             let source = SourceText::new(shown, &text);
             let at = source.byte(line, fault.column.unwrap_or(1));
             let rest = &text[at..];
-            let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '.').unwrap_or(rest.len()).max(1);
+            let first = rest.chars().next().map_or(1, char::len_utf8);
+            let word =
+                rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '.').unwrap_or(rest.len()).max(first);
             Some(Fault::new(&source, &(at..at + word), message.clone()))
         });
         let fault = own.unwrap_or_else(|| Fault::new(&self.source, place, message));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::{Certificate, StatusCode};
 use url::Url;
 
-use super::Place;
+use super::{Place, document};
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
 use crate::kafka::Presence;
@@ -67,11 +67,11 @@ impl Client {
         Ok(Self { http, urls: spec.urls.clone(), auth: spec.auth.clone(), presence, patience })
     }
 
-    /// The registry's answer; `None` when it does not know what is asked for.
+    /// The registry's answer, which may be that it does not know what is asked for.
     ///
     /// # Errors
     /// `Unavailable` when it stays away; `Invalid` when it does not let us in or is no registry.
-    pub(super) async fn get(&self, place: &Place<'_>) -> Result<Option<Vec<u8>>> {
+    pub(super) async fn get(&self, place: &Place<'_>) -> Result<Vec<u8>> {
         let asked = Stopwatch::start();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -100,7 +100,7 @@ impl Client {
     }
 
     /// One request to one address.
-    async fn ask(&self, base: &Url, place: &Place<'_>) -> Result<Option<Vec<u8>>, Failure> {
+    async fn ask(&self, base: &Url, place: &Place<'_>) -> Result<Vec<u8>, Failure> {
         let mut url = base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(place.segments());
@@ -124,10 +124,10 @@ impl Client {
         self.judge(status, body, place)
     }
 
-    fn judge(&self, status: StatusCode, body: Vec<u8>, place: &Place<'_>) -> Result<Option<Vec<u8>>, Failure> {
+    fn judge(&self, status: StatusCode, body: Vec<u8>, place: &Place<'_>) -> Result<Vec<u8>, Failure> {
         match status.as_u16() {
-            200 => Ok(Some(body)),
-            404 if error_code(&body).is_some() => Ok(None),
+            200 => Ok(body),
+            404 if document::is_not_found(&body) => Ok(body),
             401 | 403 => Err(Failure::Final(Error::invalid(format!(
                 "{self} does not let us in: it answers {status} to {place}. Mend \
                  `schema.registry.basic.auth.user.info` or `schema.registry.bearer.auth.token`"
@@ -141,11 +141,6 @@ impl Client {
     pub(super) fn misunderstood(&self, place: &Place<'_>, why: &str) -> Error {
         Error::invalid(format!("{self} is no schema registry: it answers {why} to {place}. Mend `schema.registry.url`"))
     }
-}
-
-/// The registry's own code of an error: that is what tells its "not found" from another server's.
-fn error_code(body: &[u8]) -> Option<i64> {
-    serde_json::from_slice::<serde_json::Value>(body).ok()?.get("error_code")?.as_i64()
 }
 
 /// The innermost cause says most; the address, which may hold a password, is left out.

@@ -49,6 +49,13 @@ impl Document {
     }
 }
 
+/// Whether an answer says that what was asked for is not there: that is told by the registry's own code of an error, so
+/// that another server's "not found" is none.
+pub(super) fn is_not_found(bytes: &[u8]) -> bool {
+    let code = |answer: serde_json::Value| answer.get("error_code")?.as_i64();
+    serde_json::from_slice(bytes).ok().and_then(code).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

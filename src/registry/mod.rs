@@ -137,7 +137,12 @@ impl Registry {
         if let Some(cache) = &self.cache
             && let Some(bytes) = cache.read(place)?
         {
-            return Document::read(&bytes).map(Some).map_err(|why| cache.broken(place, &why));
+            match (document::is_not_found(&bytes), &self.client) {
+                (false, _) => return Document::read(&bytes).map(Some).map_err(|why| cache.broken(place, &why)),
+                (true, None) => return Ok(None),
+                // It may have been registered since.
+                (true, Some(_)) => {}
+            }
         }
         let Some(client) = &self.client else {
             return Err(Error::invalid(format!(
@@ -146,12 +151,14 @@ impl Registry {
                 self.place()
             )));
         };
-        let Some(bytes) = client.get(place).await? else { return Ok(None) };
-        let document = Document::read(&bytes).map_err(|why| client.misunderstood(place, &why))?;
+        let bytes = client.get(place).await?;
+        let is_known = !document::is_not_found(&bytes);
+        let document = is_known.then(|| Document::read(&bytes)).transpose();
+        let document = document.map_err(|why| client.misunderstood(place, &why))?;
         if let Some(cache) = &self.cache {
             cache.write(place, &bytes)?;
         }
-        Ok(Some(document))
+        Ok(document)
     }
 
     /// What it is, for messages.

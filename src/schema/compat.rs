@@ -40,7 +40,9 @@ pub enum Rule {
     TypeWidened,
     /// A field has another type.
     TypeChanged,
-    /// A field is now, or no longer, repeated.
+    /// A field is repeated now: one value is read as a list of one.
+    RepetitionAdded,
+    /// A field is no longer repeated, or it is now, or no longer, a map.
     RepetitionChanged,
     /// A field must be there now: older records without it are broken.
     RequiredAdded,
@@ -56,9 +58,10 @@ impl Rule {
         self >= Rule::OneofChanged
     }
 
-    /// Whether a record of the older version cannot be read as the newer one: what is read would be wrong or gone.
+    /// Whether a record of the older version cannot be read as the newer one: what is read, by the numbers of the
+    /// fields, would be wrong.
     pub fn is_misread(self) -> bool {
-        matches!(self, Rule::FieldRenumbered | Rule::TypeChanged | Rule::RepetitionChanged)
+        matches!(self, Rule::TypeChanged | Rule::RepetitionChanged)
     }
 
     /// The rule as a short code that does not change.
@@ -72,7 +75,7 @@ impl Rule {
             Rule::FieldRemoved => "field_removed",
             Rule::FieldRenumbered => "field_renumbered",
             Rule::TypeWidened | Rule::TypeChanged => "type_changed",
-            Rule::RepetitionChanged => "repetition_changed",
+            Rule::RepetitionAdded | Rule::RepetitionChanged => "repetition_changed",
             Rule::RequiredAdded => "required_added",
             Rule::EnumValueRemoved => "enum_value_removed",
             Rule::EnumValueRenamed => "enum_value_renamed",
@@ -144,7 +147,8 @@ fn label(path: &str, was: &FieldShape, is: &FieldShape, found: &mut Vec<Change>)
     let turned = matches!((&was.label, &is.label), (Label::Map(_), Label::Repeated) | (Label::Repeated, Label::Map(_)));
     if turned || many(&was.label) != many(&is.label) {
         let what = format!("was {}, is {}", spelled(was), spelled(is));
-        push(found, path, Rule::RepetitionChanged, what);
+        let added = is.label == Label::Repeated && !many(&was.label);
+        push(found, path, if added { Rule::RepetitionAdded } else { Rule::RepetitionChanged }, what);
     } else if let (Label::Map(was), Label::Map(is)) = (&was.label, &is.label) {
         if was != is {
             push(found, path, Rule::TypeChanged, format!("the keys were {}, are {}", scalar(*was), scalar(*is)));
@@ -156,18 +160,27 @@ fn label(path: &str, was: &FieldShape, is: &FieldShape, found: &mut Vec<Change>)
 }
 
 fn value(path: &str, was: &FieldShape, is: &FieldShape, found: &mut Vec<Change>) {
+    let is_message = |value: &ValueShape| matches!(value, ValueShape::Message(_) | ValueShape::Empty);
+    if was.group != is.group && (was.value == is.value || is_message(&was.value) && is_message(&is.value)) {
+        push(found, path, Rule::TypeChanged, "is framed in another way (group or length)".to_string());
+        return;
+    }
     match (&was.value, &is.value) {
         (ValueShape::Message(was), ValueShape::Message(is)) => message(path, was, is, found),
+        // A message without fields is one that has none of the other's.
+        (ValueShape::Empty, ValueShape::Message(is)) => message(path, &without_fields(is), is, found),
+        (ValueShape::Message(was), ValueShape::Empty) => message(path, was, &without_fields(was), found),
         (ValueShape::Enum(was), ValueShape::Enum(is)) => numbers(path, was, is, found),
-        (a, b) if a == b && was.group == is.group => {}
-        (a, b) if a == b => {
-            push(found, path, Rule::TypeChanged, "is framed in another way (group or length)".to_string());
-        }
+        (a, b) if a == b => {}
         (a, b) => {
             let rule = if is_widened(a, b) { Rule::TypeWidened } else { Rule::TypeChanged };
             push(found, path, rule, format!("was {}, is {}", spelled(was), spelled(is)));
         }
     }
+}
+
+fn without_fields(message: &MessageShape) -> MessageShape {
+    MessageShape { name: message.name.clone(), fields: Vec::new(), oneofs: 0 }
 }
 
 /// Whether the bytes of every `old` value are those of the same `new` value:
@@ -182,6 +195,8 @@ fn is_widened(old: &ValueShape, new: &ValueShape) -> bool {
                 | (Uint32, Int64 | Uint64)
                 | (Sint32, Sint64)
                 | (String, Bytes)
+                // What is no text is refused.
+                | (Bytes, String)
         ),
         (ValueShape::Enum(_), ValueShape::Scalar(Int32 | Int64)) => true,
         _ => false,
@@ -303,7 +318,11 @@ mod tests {
             ("int32 a = 1;", "int64 a = 1;", TypeWidened, "a: was int32, is int64"),
             ("int64 a = 1;", "int32 a = 1;", TypeChanged, "a: was int64, is int32"),
             ("sint32 a = 1;", "int32 a = 1;", TypeChanged, "a: was sint32, is int32"),
-            ("int32 a = 1;", "repeated int32 a = 1;", RepetitionChanged, "a: was int32, is repeated int32"),
+            ("int32 a = 1;", "repeated int32 a = 1;", RepetitionAdded, "a: was int32, is repeated int32"),
+            ("repeated int32 a = 1;", "int32 a = 1;", RepetitionChanged, "a: was repeated int32, is int32"),
+            ("bytes a = 1;", "string a = 1;", TypeWidened, "a: was bytes, is string"),
+            ("message I {} I a = 1;", "message I { int32 x = 1; } I a = 1;", FieldAdded, "a.x: new field 1: int32"),
+            ("message I { int32 x = 1; } I a = 1;", "message I {} I a = 1;", FieldRemoved, "a.x: field 1 is gone"),
             (
                 "map<string, int32> a = 1;",
                 "map<int32, int32> a = 1;",
@@ -324,6 +343,17 @@ mod tests {
         let values: Vec<Rule> = told("E a = 1;", "F a = 1;").into_iter().map(|(rule, _)| rule).collect();
         assert_eq!(values, [EnumValueRenamed, EnumValueRemoved, EnumValueAdded]);
         assert!(told("int32 a = 1; E e = 2;", "int32 a = 1; E e = 2;").is_empty());
+    }
+
+    #[test]
+    fn groups_and_lengths_are_told_apart() {
+        let edition = |option: &str| {
+            let text = format!("edition = \"2023\"; message M {{ I a = 1 {option}; }} message I {{ int32 x = 1; }}");
+            let texts = [("m".to_string(), text)].into();
+            MessageShape::of(&Descriptors::from_texts("m", texts).unwrap().message("M").unwrap()).unwrap()
+        };
+        let found = changes(&edition(""), &edition("[features.message_encoding = DELIMITED]"));
+        assert_eq!(found.iter().map(|c| c.rule).collect::<Vec<_>>(), [Rule::TypeChanged]);
     }
 
     #[test]

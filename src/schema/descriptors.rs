@@ -71,7 +71,7 @@ impl Descriptors {
         let set = FileDescriptorSet::decode(plain).map_err(|error| invalid(error.to_string()))?;
         for file in &set.file {
             // The pool must not see an unknown syntax: it panics when it makes that error.
-            if !matches!(file.syntax(), "" | "proto2" | "proto3") {
+            if !matches!(file.syntax.as_deref(), None | Some("proto2" | "proto3")) {
                 let message = format!("{} is not supported: use editions, proto3 or proto2", file.syntax());
                 return Err(ProtoFault::new(ProtoFaultKind::Editions, message).in_file(file.name()));
             }
@@ -91,15 +91,19 @@ impl Descriptors {
     }
 
     /// The message at that place of a file: the index of a message of the file, then of one in it, and so on. The
-    /// entries of maps, which no file spells out, are not counted.
-    pub fn message_at(&self, file: &str, path: &[usize]) -> Option<MessageDescriptor> {
-        let (first, inner) = path.split_first()?;
-        let mut message = self.inner.pool.get_file_by_name(file)?.messages().nth(*first)?;
-        for index in inner {
-            let child = message.child_messages().filter(|child| !child.is_map_entry()).nth(*index)?;
-            message = child;
-        }
-        Some(message)
+    /// entries of maps, which no file spells out, are counted by some writers and not by others: so there may be two.
+    pub fn messages_at(&self, file: &str, path: &[usize]) -> Vec<MessageDescriptor> {
+        let find = |with_entries: bool| {
+            let (first, inner) = path.split_first()?;
+            let mut message = self.inner.pool.get_file_by_name(file)?.messages().nth(*first)?;
+            for index in inner {
+                let counts = |child: &MessageDescriptor| with_entries || !child.is_map_entry();
+                let child = message.child_messages().filter(counts).nth(*index)?;
+                message = child;
+            }
+            Some(message)
+        };
+        [find(false), find(true)].into_iter().flatten().collect()
     }
 
     /// The full names of all messages but the well-known ones, sorted.
@@ -225,6 +229,13 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_of_utf_8_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path(), "main.proto", "\u{feff}syntax = \"proto3\"; message A {}");
+        assert!(Descriptors::compile(&[path], &[]).unwrap().message("A").is_some());
+    }
+
+    #[test]
     fn a_fault_in_a_file_with_editions_has_its_own_place() {
         let dir = tempfile::tempdir().unwrap();
         let source = "edition = \"2023\";\nmessage A { string a = 1; Gone b = 2; }";
@@ -252,11 +263,13 @@ mod tests {
         let texts = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, t)| (n.to_string(), t.to_string())).collect();
         let found = Descriptors::from_texts("main.proto", texts(&[("main.proto", main), ("other.proto", other)]));
         let found = found.unwrap();
-        let name = |path: &[usize]| found.message_at("main.proto", path).map(|m| m.full_name().to_owned());
+        let name = |path: &[usize]| found.messages_at("main.proto", path).first().map(|m| m.full_name().to_owned());
         assert_eq!(name(&[1]).as_deref(), Some("p.B"));
         assert_eq!(name(&[0, 0]).as_deref(), Some("p.A.X"));
         assert_eq!(name(&[0, 0, 0]).as_deref(), Some("p.A.X.Y"));
-        assert_eq!([name(&[2]), name(&[0, 1]), name(&[])], [None, None, None]);
+        assert_eq!([name(&[2]), name(&[0, 2]), name(&[])], [None, None, None]);
+        let both = found.messages_at("main.proto", &[0, 0]);
+        assert_eq!(both.iter().map(|m| m.name()).collect::<Vec<_>>(), ["X", "MEntry"]);
         let fault = Descriptors::from_texts("main.proto", texts(&[("main.proto", main)])).unwrap_err();
         assert_eq!(fault.kind, ProtoFaultKind::ImportNotFound);
         let fault = Descriptors::from_texts("e", texts(&[("e", "edition = \"2099\";")])).unwrap_err();

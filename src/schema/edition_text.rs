@@ -167,14 +167,74 @@ impl Walk<'_> {
         if is_field {
             self.edits.push((at, at, "optional "));
         }
-        if word == "import" && self.tokens.peek() == Some("option") {
-            let (at, word) = self.tokens.next().unwrap_or_default();
-            self.edits.push((at, at + word.len(), ""));
+        match (word, self.tokens.peek()) {
+            ("option", Some(name)) if is_language_feature(name) => self.leave_out(at),
+            ("import", Some(name)) if LANGUAGE_FILES.contains(&name.trim_matches(['"', '\''])) => self.leave_out(at),
+            ("import", Some("option")) => {
+                let (at, word) = self.tokens.next().unwrap_or_default();
+                self.edits.push((at, at + word.len(), ""));
+                self.tokens.statement();
+            }
+            ("reserved", _) if matches!(block, Some(Block::Message | Block::Enum)) => self.reserved(),
+            _ => self.statement(),
         }
-        if word == "reserved" && matches!(block, Some(Block::Message | Block::Enum)) {
-            self.reserved();
-        } else {
-            self.tokens.statement();
+    }
+
+    /// Leaves out the statement that begins at `at`.
+    fn leave_out(&mut self, at: usize) {
+        self.tokens.statement();
+        self.edits.push((at, self.tokens.at, ""));
+    }
+
+    /// Passes over the rest of a statement; of the options of a field, those about languages are left out.
+    fn statement(&mut self) {
+        let mut open = 0;
+        while let Some((at, word)) = self.tokens.next() {
+            match word {
+                "[" if open == 0 => self.options(at),
+                "{" => open += 1,
+                "}" => open -= 1,
+                ";" if open <= 0 => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// Options in brackets, the first of which was passed.
+    fn options(&mut self, bracket: usize) {
+        // Where each one begins and ends, and whether it is left out.
+        let mut items: Vec<(usize, usize, bool)> = Vec::new();
+        let (mut open, mut is_first, mut last) = (0, true, bracket + 1);
+        while let Some((at, word)) = self.tokens.next() {
+            match word {
+                "]" if open == 0 => break,
+                "," if open == 0 => is_first = true,
+                _ => {
+                    open += i32::from(matches!(word, "[" | "{")) - i32::from(matches!(word, "]" | "}"));
+                    if std::mem::take(&mut is_first) {
+                        items.push((at, at, is_language_feature(word)));
+                    }
+                    last = at + word.len();
+                    if let Some(item) = items.last_mut() {
+                        item.1 = last;
+                    }
+                }
+            }
+        }
+        if items.iter().all(|(_, _, left_out)| *left_out) && last > bracket + 1 {
+            self.edits.push((bracket, self.tokens.at, ""));
+            return;
+        }
+        let mut kept = false;
+        for (index, (start, end, left_out)) in items.iter().enumerate() {
+            match (left_out, kept) {
+                (false, _) => kept = true,
+                (true, true) => self.edits.push((items[index - 1].1, *end, "")),
+                (true, false) => {
+                    let next = items.get(index + 1).map_or(*end, |(next, _, _)| *next);
+                    self.edits.push((*start, next, ""));
+                }
+            }
         }
     }
 
@@ -193,6 +253,16 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+/// What compilers of some languages add to the features. No descriptor that is read here knows them.
+const LANGUAGE_FILES: [&str; 3] =
+    ["google/protobuf/cpp_features.proto", "google/protobuf/go_features.proto", "google/protobuf/java_features.proto"];
+
+/// Whether an option that begins with this word says nothing of the wire: features of languages,
+/// `features.(pb.go).…`, and those of style in edition 2024.
+fn is_language_feature(word: &str) -> bool {
+    matches!(word, "features." | "features.enforce_naming_style" | "features.default_symbol_visibility")
 }
 
 fn is_type(word: &str) -> bool {
@@ -312,6 +382,21 @@ message Y { optional Z z = 1; }"#;
             let found = lowered.put_back(fault.clone().at(want, new));
             assert_eq!(found, fault.at(source, old), "{word}");
         }
+    }
+
+    #[test]
+    fn what_is_about_languages_is_left_out() {
+        let source = r#"edition = "2024"; import "google/protobuf/go_features.proto"; import "other.proto";
+option features.(pb.go).api_level = API_OPAQUE; option features.enforce_naming_style = STYLE2024;
+message A { string a = 1 [features.(pb.cpp).string_type = VIEW]; option features.(pb.java) = { x: 1; };
+  string b = 2 [features.(pb.cpp).string_type = VIEW, deprecated = true, features.(pb.go).x = Y];
+  string c = 3 [deprecated = true, features.(pb.go).x = Y, features.(pb.go).y = { z: 1 }, json_name = "d"]; }"#;
+        let want = r#"syntax = "proto2";  import "other.proto";
+ 
+message A { optional string a = 1 ; 
+  optional string b = 2 [deprecated = true];
+  optional string c = 3 [deprecated = true, json_name = "d"]; }"#;
+        assert_eq!(Lowered::new(source, 0).unwrap().text, want);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! decoder's plan are made from one tree, [`MessageShape`], so that they cannot disagree.
 
 mod arrow;
+mod built_in;
 mod compat;
 mod descriptors;
 mod edition_text;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use protox::Error as Compilation;
 use protox::file::{File, FileResolver, GoogleFileResolver};
 
+use super::built_in::built_in;
 use super::edition_text::{Lowered, editions_at};
 use super::fault::{ProtoFault, ProtoFaultKind};
 
@@ -147,7 +148,12 @@ impl Resolver {
 
 impl FileResolver for Resolver {
     fn open_file(&self, name: &str) -> Result<File, Compilation> {
-        let Some(path) = self.roots.find(name) else { return self.well_known.open_file(name) };
+        let Some(path) = self.roots.find(name) else {
+            return match built_in(name) {
+                Some(text) => File::from_source(name, text),
+                None => self.well_known.open_file(name),
+            };
+        };
         let mut seen = self.seen.borrow_mut();
         seen.paths.insert(name.to_owned(), path.clone());
         let source = read_source(&path).map_err(|error| {
@@ -163,5 +169,7 @@ fn read_source(path: &Path) -> io::Result<String> {
     if length > MAX_SOURCE {
         return Err(io::Error::other(format!("it has {length} bytes, more than {MAX_SOURCE}")));
     }
-    std::fs::read_to_string(path)
+    let text = std::fs::read_to_string(path)?;
+    // Some editors mark UTF-8 so.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text))
 }

@@ -154,6 +154,14 @@ pub struct Shaping {
     pub unknown_fields: bool,
 }
 
+impl Shaping {
+    /// The same for trees that are compared: all that a message has on the wire, and no column of ours.
+    #[must_use]
+    pub fn to_compare(self) -> Self {
+        Self { max_recursion: self.max_recursion, extensions: true, ..Self::default() }
+    }
+}
+
 /// The column of what a message does not know.
 pub const UNKNOWN_FIELDS: &str = "_unknown";
 
@@ -278,7 +286,8 @@ impl Outline<'_> {
     }
 
     fn is_empty(&self, message: &MessageDescriptor) -> bool {
-        message.fields().len() == 0 && !(self.shaping.extensions && message.extensions().len() > 0)
+        let extensions = self.shaping.extensions && message.extensions().len() > 0;
+        message.fields().len() == 0 && !extensions && !self.shaping.unknown_fields
     }
 
     fn too_large(&self, what: &str) -> Error {

@@ -7,13 +7,8 @@ use std::rc::Rc;
 use protox::Error as Compilation;
 use protox::file::{File, FileResolver, GoogleFileResolver};
 
+use super::built_in::built_in;
 use super::roots::Seen;
-
-/// What registries know without a reference to it.
-const BUILT_IN: [(&str, &str); 2] = [
-    ("confluent/meta.proto", include_str!("../../proto/confluent/meta.proto")),
-    ("confluent/type/decimal.proto", include_str!("../../proto/confluent/type/decimal.proto")),
-];
 
 /// Opens texts by their import names for the compiler.
 pub(super) struct Texts {
@@ -30,8 +25,7 @@ impl Texts {
 
 impl FileResolver for Texts {
     fn open_file(&self, name: &str) -> Result<File, Compilation> {
-        let built_in = || BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, text)| *text);
-        match self.texts.get(name).map(String::as_str).or_else(built_in) {
+        match self.texts.get(name).map(String::as_str).or_else(|| built_in(name)) {
             Some(text) => self.seen.borrow_mut().file(name, text),
             None => self.well_known.open_file(name),
         }

@@ -13,7 +13,8 @@ use crate::{delta, topics};
 
 const FILE: &str = "orders.sql";
 const READER: &str = r#"syntax = "proto3"; package shop.v2;
-    message Order { string id = 1; int64 amount = 2; Line line = 3; map<string, int32> tags = 4; Status status = 5; }
+    message Order { string id = 1; int64 amount = 2; Line line = 3; map<string, int32> tags = 4; Status status = 5;
+      Order before = 6; }
     message Line { string sku = 1; int32 quantity = 2; }
     enum Status { OPEN = 0; PAID = 1; }"#;
 
@@ -133,7 +134,8 @@ fn registry(server: RegistryServer) -> RegistryServer {
     );
     server.schema(3, &READER.replace("int64 amount", "string amount"), &[]);
     server.schema(4, &READER.replace("int64 amount", "sint64 amount"), &[]);
-    server.schema(5, &READER.replace("int32 quantity = 2", "int32 quantity = 7"), &[]);
+    server.schema(5, &READER.replace("int32 quantity = 2", "string quantity = 2"), &[]);
+    server.schema(13, &READER.replace("int64 amount = 2", "int64 amount = 7"), &[]);
     server.answer("/schemas/ids/6", serde_json::json!({"schema": "\"string\""}));
     server.schema(7, "syntax = \"proto3\"; message Order { Gone gone = 1; }", &[]);
     server.schema(8, "syntax = \"proto3\"; import \"gone.proto\";", &[("gone.proto", "gone")]);
@@ -167,7 +169,8 @@ fn records_of_many_schemas_become_rows_of_one_table() {
         record(1, &[2, 2], &[&id("l")]),
         record(1, &[2, 18], &[&id("m")]),
         record(1, FIRST, &[&[0x0a, 9, b'n']]),
-        record(1, FIRST, &[&id("o")]),
+        // By its number the writer's field is one that nobody knows.
+        record(13, FIRST, &[&id("o"), &[0x38, 5]]),
     ]);
     let done = place.run().exits(0);
     assert_eq!(
@@ -176,7 +179,7 @@ fn records_of_many_schemas_become_rows_of_one_table() {
         "{}",
         done.stderr
     );
-    assert_eq!(place.landed(), ["0 1 a 5 7", "1 2 b -1 null", "2 1 c 0 null", "16 1 o 0 null"]);
+    assert_eq!(place.landed(), ["0 1 a 5 7", "1 2 b -1 null", "2 1 c 0 null", "16 13 o 0 null"]);
     assert_eq!(
         place.letters(),
         [
@@ -226,6 +229,39 @@ fn only_the_fields_that_are_read_have_to_agree_and_letters_are_retried() {
     let retried = finish(retry.env("KAFKA_BROKERS", Broker::shared().address())).exits(0).json();
     assert_eq!((&retried[0]["committed"], &retried[0]["dead"]), (&1.into(), &1.into()));
     assert_eq!(place.landed(), ["0 null a null 1", "2 null c null null"]);
+}
+
+/// A message that contains itself, and extensions, are compared as the topic has them.
+#[test]
+fn what_a_topic_unfolds_or_extends_is_compared_too() {
+    let registry = registry(RegistryServer::start());
+    let options = format!("{}, 'max_recursion' '1'", url(&registry));
+    let place = Place::new("unfolded", &options, "SELECT _offset, _schema_id, before.id, amount, NULL FROM orders");
+    registry.schema(10, READER, &[]);
+    // What lies in the unfolded message only is read there.
+    let before = |message: &[u8]| [&[0x32, message.len() as u8], message].concat();
+    place.produce(&[record(10, FIRST, &[&before(&id("a"))]), record(3, FIRST, &[&before(&id("b"))])]);
+    place.run().exits(0);
+    assert_eq!(place.landed(), ["0 10 a 0 null"]);
+    assert_eq!(place.letters(), ["1 schema_mismatch: schema 3 has the field otherwise at byte 1 [amount]"]);
+
+    let extended = |kind: &str| {
+        format!(
+            "syntax = \"proto2\"; package shop.v2; message Order {{ optional string id = 1; extensions 100 to 200; }}
+             extend Order {{ optional {kind} amount = 100; }}"
+        )
+    };
+    let options = format!("{}, 'extensions' 'keep'", url(&registry));
+    let query = "SELECT _offset, _schema_id, id, shop_v2_amount, NULL FROM orders";
+    let place = Place::new("extended", &options, query);
+    std::fs::write(place.dir.path().join("order.proto"), extended("int64")).unwrap();
+    registry.schema(11, &extended("int64"), &[]);
+    registry.schema(12, &extended("sint64"), &[]);
+    let amount = [0xa0, 6, 9];
+    place.produce(&[record(11, FIRST, &[&id("a"), &amount]), record(12, FIRST, &[&id("b"), &amount])]);
+    place.run().exits(0);
+    assert_eq!(place.landed(), ["0 11 a 9 null"]);
+    assert_eq!(place.letters(), ["1 schema_mismatch: schema 12 has the field otherwise at byte 1 [shop_v2_amount]"]);
 }
 
 #[test]
@@ -280,13 +316,13 @@ fn a_cache_serves_without_a_registry() {
     let registry = registry(RegistryServer::start());
     let cached = "'schema.registry.cache' 'schemas'";
     let place = Place::new("cached", &format!("{}, {cached}", url(&registry)), WHOLE);
-    place.produce(&[record(1, FIRST, &[&id("a")]), record(2, &[2, 2], &[&id("b")])]);
+    place.produce(&[record(1, FIRST, &[&id("a")]), record(2, &[2, 2], &[&id("b")]), record(99, FIRST, &[&id("c")])]);
     place.run().exits(0);
     assert!(place.dir.path().join("schemas/subjects/shop%2Fline/versions/1.json").is_file());
     drop(registry);
 
     let again = Place { dir: Place::dir(&place.topic, cached, WHOLE), topic: place.topic.clone() };
-    for (name, file) in [("ids", "1.json"), ("ids", "2.json")] {
+    for (name, file) in [("ids", "1.json"), ("ids", "2.json"), ("ids", "99.json")] {
         let below = format!("schemas/schemas/{name}");
         std::fs::create_dir_all(again.dir.path().join(&below)).unwrap();
         let path = format!("{below}/{file}");
@@ -300,6 +336,7 @@ fn a_cache_serves_without_a_registry() {
     std::fs::copy(place.dir.path().join(&path), again.dir.path().join(&path)).unwrap();
     again.run().exits(0);
     assert_eq!(again.landed(), place.landed());
+    assert_eq!(again.letters(), ["2 schema_unknown: schema 99 is not in the registry at byte 1"]);
 }
 
 #[test]

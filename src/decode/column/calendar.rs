@@ -3,6 +3,7 @@
 //! Format: <https://github.com/googleapis/googleapis/tree/master/google/type>. A date without a day, a month or a year,
 //! and what no calendar has, is NULL.
 
+use arrow::buffer::NullBuffer;
 use chrono::{Datelike, NaiveDate};
 
 use super::super::cursor::{Cursor, MAX_DEPTH};
@@ -36,7 +37,7 @@ impl Calendar {
         Self { values: Fixed::new(0, nullable), kind, last: (usize::MAX, [0; 4]) }
     }
 
-    pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, row: usize, depth: usize) -> Result<(), Reason> {
+    pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
         if depth >= MAX_DEPTH {
             return Err(Reason::Depth);
         }
@@ -45,7 +46,7 @@ impl Calendar {
             CalendarKind::TimeOfDay => &TAGS[..],
         };
         let mut numbers = if self.last.0 == row { self.last.1 } else { [0; 4] };
-        let outer = cursor.enter()?;
+        let (outer, after) = cursor.enter_as(tag, depth + 1)?;
         while !cursor.at_end() {
             let tag = cursor.tag()?;
             match known.iter().position(|known| *known == tag) {
@@ -53,7 +54,7 @@ impl Calendar {
                 None => skip_beside(cursor, tag, known, depth + 1)?,
             }
         }
-        cursor.leave(outer);
+        cursor.leave_to(outer, after);
         self.last = (row, numbers);
         match self.kind.value(numbers) {
             Some(value) => self.values.put(row, value),
@@ -62,8 +63,19 @@ impl Calendar {
         Ok(())
     }
 
+    /// Whether a message was read into `row`, the last one, be it one that no calendar has.
+    pub(in crate::decode) fn has(&self, row: usize) -> bool {
+        self.last.0 == row || self.values.len() > row
+    }
+
     pub(in crate::decode) fn len(&self) -> usize {
         self.values.len()
+    }
+
+    /// Takes the values of that many rows. What comes next is another message.
+    pub(in crate::decode) fn finish(&mut self, rows: usize) -> (Vec<i64>, Option<NullBuffer>) {
+        self.last.0 = usize::MAX;
+        self.values.finish(rows)
     }
 
     /// Drops the rows from `rows` on: what comes there next is another message.
@@ -127,10 +139,14 @@ mod tests {
         let mut column = Calendar::new(CalendarKind::Date, true);
         // A field of length 3 { year: 2024 }, then { month: 2, day: 29 }.
         for (bytes, want) in [(&[3, 0x08, 0xe8, 0x0f][..], None), (&[4, 0x10, 2, 0x18, 29], Some(19_782))] {
-            column.read(&mut Cursor::new(bytes), 0, 0).unwrap();
+            column.read(&mut Cursor::new(bytes), 0x0a, 0, 0).unwrap();
             assert_eq!((column.len() == 1).then(|| column.values.value(0)), want);
         }
-        column.read(&mut Cursor::new(&[2, 0x10, 3]), 1, 0).unwrap();
+        column.read(&mut Cursor::new(&[2, 0x10, 3]), 0x0a, 1, 0).unwrap();
         assert_eq!(column.len(), 1, "the next row's message is another one");
+        column.read(&mut Cursor::new(&[3, 0x08, 0xe8, 0x0f]), 0x0a, 1, 0).unwrap();
+        column.finish(2);
+        column.read(&mut Cursor::new(&[4, 0x10, 2, 0x18, 29]), 0x0a, 1, 0).unwrap();
+        assert_eq!(column.len(), 0, "that of the next batch too");
     }
 }

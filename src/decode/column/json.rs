@@ -31,28 +31,75 @@ pub(in crate::decode) struct Json {
     /// behind the other.
     last: usize,
     wire: Vec<u8>,
+    /// The row's text is still that of its first part: it is written anew when the row is complete.
+    is_behind: bool,
     text: Vec<u8>,
 }
 
 impl Json {
     pub(in crate::decode) fn new(kind: JsonKind, nullable: bool) -> Self {
-        Self { values: Variable::new(nullable), kind, last: usize::MAX, wire: Vec::new(), text: Vec::new() }
+        Self {
+            values: Variable::new(nullable),
+            kind,
+            last: usize::MAX,
+            wire: Vec::new(),
+            is_behind: false,
+            text: Vec::new(),
+        }
     }
 
     /// Reads the message `bytes`, which lies in `depth` others, into `row`.
     pub(super) fn read(&mut self, bytes: &[u8], row: usize, depth: usize) -> Result<(), Reason> {
-        if self.last != row || self.values.len() != row + 1 {
+        let is_more = self.last == row && self.values.len() == row + 1;
+        if !is_more {
+            self.catch_up()?;
             self.wire.clear();
         }
+        // Each part is looked at by itself: together they are no worse.
+        self.text.clear();
+        self.kind.write(bytes, &mut self.text, depth)?;
         self.last = row;
         self.wire.extend_from_slice(bytes);
-        self.text.clear();
-        match self.kind {
-            JsonKind::Struct => object(&self.wire, &mut self.text, depth)?,
-            JsonKind::Value => value(&self.wire, &mut self.text, depth)?,
-            JsonKind::List => list(&self.wire, &mut self.text, depth)?,
+        if is_more {
+            self.is_behind = true;
+            return Ok(());
         }
         self.values.put(row, &self.text)
+    }
+
+    /// Writes the text of a row that came in several parts.
+    fn catch_up(&mut self) -> Result<(), Reason> {
+        if std::mem::take(&mut self.is_behind) {
+            self.text.clear();
+            self.kind.write(&self.wire, &mut self.text, 0)?;
+            self.values.put(self.last, &self.text)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the last row: what comes next is another message.
+    pub(in crate::decode) fn complete(&mut self) -> Result<(), Reason> {
+        self.last = self.catch_up().map(|()| usize::MAX)?;
+        Ok(())
+    }
+
+    /// Drops the rows from `rows` on.
+    pub(in crate::decode) fn truncate(&mut self, rows: usize) {
+        if self.last >= rows {
+            self.last = usize::MAX;
+            self.is_behind = false;
+        }
+        self.values.truncate(rows);
+    }
+}
+
+impl JsonKind {
+    fn write(self, wire: &[u8], text: &mut Vec<u8>, depth: usize) -> Result<(), Reason> {
+        match self {
+            JsonKind::Struct => object(wire, text, depth),
+            JsonKind::Value => value(wire, text, depth),
+            JsonKind::List => list(wire, text, depth),
+        }
     }
 }
 
@@ -234,6 +281,7 @@ mod tests {
         for message in messages {
             column.read(message, 0, 1)?;
         }
+        column.catch_up()?;
         Ok(String::from_utf8(column.values.value(0).to_vec()).unwrap())
     }
 

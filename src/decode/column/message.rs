@@ -162,7 +162,7 @@ impl Message {
         for Required { slot, itself } in &self.required {
             let slot = usize::from(*slot);
             let result = match &self.columns[slot] {
-                column if column.len() > row => column.check(cursor, row),
+                column if column.has(row) => column.check(cursor, row),
                 _ if *itself => Err(Reason::Missing),
                 _ => Ok(()),
             };

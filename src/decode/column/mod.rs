@@ -80,7 +80,7 @@ impl Column {
             Column::Message(c) => return c.read(cursor, tag, row, depth),
             Column::List(c) => return c.read(cursor, tag, row, depth),
             Column::Map(c) => return c.read(cursor, row, depth),
-            Column::Time(c) => return c.read(cursor, row, depth),
+            Column::Time(c) => return c.read(cursor, tag, row, depth),
             _ => return self.read_rare(cursor, tag, row, depth),
         }
         Ok(())
@@ -89,8 +89,8 @@ impl Column {
     #[inline(never)]
     fn read_rare(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
         match self {
-            Column::Wrapper(c) => c.read(cursor, row, depth),
-            Column::Calendar(c) => c.read(cursor, row, depth),
+            Column::Wrapper(c) => c.read(cursor, tag, row, depth),
+            Column::Calendar(c) => c.read(cursor, tag, row, depth),
             Column::Json(c) => {
                 let start = cursor.position();
                 let bytes = read_raw(cursor, tag, depth)?;
@@ -140,6 +140,14 @@ impl Column {
         }
     }
 
+    /// Whether something was read into `row`, the last one.
+    pub(super) fn has(&self, row: usize) -> bool {
+        match self {
+            Column::Calendar(c) => c.has(row),
+            _ => self.len() > row,
+        }
+    }
+
     /// Drops the rows from `rows` on.
     pub(super) fn truncate(&mut self, rows: usize) {
         match self {
@@ -154,7 +162,7 @@ impl Column {
             Column::Time(c) => c.truncate(rows),
             Column::Wrapper(c) => c.truncate(rows),
             Column::Calendar(c) => c.truncate(rows),
-            Column::Json(c) => c.values.truncate(rows),
+            Column::Json(c) => c.truncate(rows),
             Column::Message(c) => c.truncate(rows),
             Column::List(c) => c.truncate(rows),
             Column::Map(c) => c.truncate(rows),

@@ -80,12 +80,18 @@ impl Time {
         Self { values: Fixed::new(0, nullable), kind, last: (usize::MAX, 0, 0) }
     }
 
-    pub(in crate::decode) fn read(&mut self, cursor: &mut Cursor<'_>, row: usize, depth: usize) -> Result<(), Reason> {
+    pub(in crate::decode) fn read(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        tag: u32,
+        row: usize,
+        depth: usize,
+    ) -> Result<(), Reason> {
         if depth >= MAX_DEPTH {
             return Err(Reason::Depth);
         }
         let start = cursor.position();
-        let outer = cursor.enter()?;
+        let (outer, after) = cursor.enter_as(tag, depth + 1)?;
         let (mut seconds, mut nanos) = match self.last {
             (last, seconds, nanos) if last == row && self.values.len() == row + 1 => (seconds, nanos),
             _ => (0, 0),
@@ -97,7 +103,7 @@ impl Time {
                 tag => skip_beside(cursor, tag, &[0x08, 0x10], depth + 1)?,
             }
         }
-        cursor.leave(outer);
+        cursor.leave_to(outer, after);
         self.last = (row, seconds, nanos);
         match self.kind.micros(seconds, nanos) {
             Some(micros) => self.values.put(row, micros),
@@ -154,11 +160,17 @@ impl Wrapper {
         Self { value, tag: 1 << 3 | wire }
     }
 
-    pub(in crate::decode) fn read(&mut self, cursor: &mut Cursor<'_>, row: usize, depth: usize) -> Result<(), Reason> {
+    pub(in crate::decode) fn read(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        tag: u32,
+        row: usize,
+        depth: usize,
+    ) -> Result<(), Reason> {
         if depth >= MAX_DEPTH {
             return Err(Reason::Depth);
         }
-        let outer = cursor.enter()?;
+        let (outer, after) = cursor.enter_as(tag, depth + 1)?;
         while !cursor.at_end() {
             let tag = cursor.tag()?;
             if tag == self.tag {
@@ -167,7 +179,7 @@ impl Wrapper {
                 skip_beside(cursor, tag, &[self.tag], depth + 1)?;
             }
         }
-        cursor.leave(outer);
+        cursor.leave_to(outer, after);
         self.value.settle(row);
         Ok(())
     }
@@ -217,7 +229,8 @@ impl List {
                 let outer = cursor.enter()?;
                 self.read_packed(cursor, element, at, depth)?;
                 cursor.leave(outer);
-                Ok(())
+                // They are no more than the bytes of the record, but each may unpack to a long name.
+                cursor.unpack(self.width.saturating_mul(self.offsets.total() - at))
             }
             _ => {
                 cursor.unpack(self.width)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::*;
+use chrono::{Datelike, NaiveDate};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value};
 
 use crate::decode::Selection;
@@ -112,6 +113,20 @@ fn of_message(message: &DynamicMessage, data_type: &DataType) -> Cell {
     match data_type {
         DataType::Timestamp(..) | DataType::Duration(_) => {
             Cell::Number((number("seconds") * 1_000_000_000 + number("nanos")).div_euclid(1000))
+        }
+        DataType::Date32 => {
+            let of = |name| u32::try_from(number(name)).ok();
+            let day = || NaiveDate::from_ymd_opt(i32::try_from(number("year")).ok()?, of("month")?, of("day")?);
+            let day = day().filter(|day| (1..=9999).contains(&day.year()));
+            day.map_or(Cell::Null, |day| Cell::Number((day - NaiveDate::default()).num_days().into()))
+        }
+        DataType::Time64(_) => {
+            let parts = [("hours", 24), ("minutes", 60), ("seconds", 60), ("nanos", 1_000_000_000)];
+            let [hours, minutes, seconds, nanos] = parts.map(|(name, _)| number(name));
+            match parts.iter().all(|(name, end)| (0..*end).contains(&number(name))) {
+                true => Cell::Number(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + nanos / 1000),
+                false => Cell::Null,
+            }
         }
         DataType::Struct(fields) => {
             let fields = fields.iter().map(|column| {
@@ -228,6 +243,8 @@ pub fn actual(array: &dyn Array, row: usize, kind: &Kind) -> Cell {
         DataType::Float64 => Cell::Float(array.as_primitive::<Float64Type>().value(row).to_bits()),
         DataType::Timestamp(..) => Cell::Number(array.as_primitive::<TimestampMicrosecondType>().value(row).into()),
         DataType::Duration(_) => Cell::Number(array.as_primitive::<DurationMicrosecondType>().value(row).into()),
+        DataType::Date32 => Cell::Number(array.as_primitive::<Date32Type>().value(row).into()),
+        DataType::Time64(_) => Cell::Number(array.as_primitive::<Time64MicrosecondType>().value(row).into()),
         DataType::Utf8 => match kind {
             Kind::Message(message) if is_json(message) => {
                 json_text(&serde_json::from_str(array.as_string::<i32>().value(row)).unwrap())

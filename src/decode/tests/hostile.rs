@@ -326,3 +326,24 @@ fn bytes_grow_with_what_is_read() {
     decoder.push(&sized(3, &[1, 2, 3])).unwrap();
     assert_eq!(decoder.bytes() - empty, 2 * 4 + 1000 + 2 * 8 + 2 * 4 + 3 * 4);
 }
+
+/// A number of one byte may stand for a long name: that is told before the columns are full.
+#[test]
+fn packed_enums_cannot_blow_up_the_columns_either() {
+    let name = "N".repeat(200);
+    let source = format!("syntax = \"proto3\"; enum E {{ {name} = 0; }} message M {{ repeated E many = 1; }}");
+    let message = super::message(&source);
+    let mut decoder = Decoder::new(&message, &["many"], &Selection::All).unwrap();
+    let packed = |count: u32| {
+        let length = [
+            count as u8 & 0x7f | 0x80,
+            (count >> 7) as u8 & 0x7f | 0x80,
+            (count >> 14) as u8 & 0x7f | 0x80,
+            (count >> 21) as u8,
+        ];
+        [&[0x0a][..], &length, &vec![0; count as usize]].concat()
+    };
+    assert_eq!(decoder.push(&packed(3_000_000)).unwrap_err().reason, Reason::TooLarge);
+    decoder.push(&packed(1_000)).unwrap();
+    assert_eq!(decoder.finish().unwrap().num_rows(), 1);
+}

@@ -257,3 +257,51 @@ fn extensions_are_columns_where_they_are_asked_for() {
     assert_eq!(cells[2..7], ["{there: true, _unknown: }", "n", "[1, 300]", "{s: x, _unknown: }", "{x: 4, _unknown: }"]);
     assert_eq!(cells[7], "c00601");
 }
+
+#[test]
+fn well_known_messages_are_also_read_as_groups() {
+    let source = r#"edition = "2023"; option features.message_encoding = DELIMITED;
+        import "google/protobuf/timestamp.proto"; import "google/protobuf/wrappers.proto";
+        import "google/type/date.proto"; import "google/protobuf/struct.proto";
+        message M { google.protobuf.Timestamp at = 1; google.protobuf.Int32Value n = 2; google.type.Date day = 3;
+          repeated google.protobuf.Timestamp ats = 4; google.protobuf.Value any = 5; int32 last = 6; }"#;
+    let texts = [("m".to_string(), source.to_string()), ("google/type/date.proto".to_string(), DATE.to_string())];
+    let message = Descriptors::from_texts("m", texts.into()).unwrap().message("M").unwrap();
+    let columns = columns(&message).unwrap();
+    let names: Vec<&str> = columns.iter().map(|field| field.name().as_str()).collect();
+    let mut decoder = Decoder::new(&message, &names, &Selection::All).unwrap();
+    let record = [
+        &[0x0b, 0x08, 5, 0x0c, 0x13, 0x08, 7, 0x14, 0x1b, 0x08, 0xe8, 0x0f, 0x10, 5, 0x1c][..],
+        // The day in two parts, two times, a value, and the field behind them.
+        &[0x1b, 0x18, 17, 0x1c, 0x23, 0x08, 1, 0x24, 0x23, 0x24, 0x2b, 0x20, 1, 0x2c, 0x30, 9],
+    ]
+    .concat();
+    decoder.push(&record).unwrap();
+    decoder.push(&record[..record.len() - 3]).unwrap_err();
+    let batch = decoder.finish().unwrap();
+    let text = arrow::util::pretty::pretty_format_batches(&[batch]).unwrap().to_string();
+    let cells: Vec<&str> = text.lines().nth(3).unwrap().split('|').map(str::trim).collect();
+    assert_eq!(
+        cells[1..7],
+        ["1970-01-01T00:00:05Z", "7", "2024-05-17", "[1970-01-01T00:00:01Z, 1970-01-01T00:00:00Z]", "true", "9"]
+    );
+}
+
+/// Each part of a message that comes in many is read once, however many there are.
+#[test]
+fn a_json_text_of_many_parts_takes_time_as_its_bytes_do() {
+    let message = super::message(
+        "syntax = \"proto3\"; import \"google/protobuf/struct.proto\"; message M { google.protobuf.Struct s = 3; }",
+    );
+    let mut decoder = Decoder::new(&message, &["s"], &Selection::All).unwrap();
+    let part = [0x1a, 5, 0x0a, 3, 0x0a, 1, b'a'];
+    decoder.push(&part.repeat(100_000)).unwrap();
+    decoder.push(&part.repeat(3)).unwrap();
+    decoder.push(&[&part.repeat(2)[..], &[0x1a, 9]].concat()).unwrap_err();
+    decoder.push(&[]).unwrap();
+    decoder.push(&part.repeat(2)).unwrap();
+    let batch = decoder.finish().unwrap();
+    let texts: Vec<_> = batch.column(0).as_string::<i32>().iter().collect();
+    let text = Some(r#"{"a":null}"#);
+    assert_eq!(texts, [text, text, None, text]);
+}

@@ -59,7 +59,8 @@ const SCALARS: [Type; 15] = [
     Type::Bytes,
 ];
 
-const WELL_KNOWN: [&str; 18] = [
+/// Messages with columns of their own, in `google.protobuf` but for the last two.
+const WELL_KNOWN: [&str; 20] = [
     "Struct",
     "Value",
     "ListValue",
@@ -78,6 +79,8 @@ const WELL_KNOWN: [&str; 18] = [
     "DoubleValue",
     "StringValue",
     "BytesValue",
+    "Date",
+    "TimeOfDay",
 ];
 
 /// A file of a few messages that use each other, the first one being the topic's.
@@ -104,7 +107,9 @@ impl Types {
         for index in 0..types.messages {
             file.message_type.push(types.describe(&mut dice, index, flip));
         }
+        file.dependency.push("calendar.proto".into());
         let mut pool = DescriptorPool::global();
+        pool.add_file_descriptor_proto(calendar()).unwrap();
         pool.add_file_descriptor_proto(file).unwrap();
         pool.get_message_by_name("t.M0").unwrap()
     }
@@ -175,8 +180,9 @@ impl Types {
         let (kind, name) = match dice.below(10) {
             0 => (Type::Enum, Some(".t.E".into())),
             1..=2 => (Type::Message, Some(format!(".t.M{}", dice.below(self.messages)))),
-            3 if !self.proto3 => (Type::Group, Some(format!(".t.M{}", dice.below(self.messages)))),
-            4 => (Type::Message, Some(format!(".google.protobuf.{}", dice.pick(&WELL_KNOWN)))),
+            3 if !self.proto3 && dice.chance(70) => (Type::Group, Some(format!(".t.M{}", dice.below(self.messages)))),
+            3 if !self.proto3 => (Type::Group, Some(well_known(dice))),
+            4 => (Type::Message, Some(well_known(dice))),
             _ => (*dice.pick(&SCALARS), None),
         };
         field.r#type = Some(kind.into());
@@ -221,6 +227,42 @@ impl Types {
     }
 }
 
+fn well_known(dice: &mut Dice) -> String {
+    match *dice.pick(&WELL_KNOWN) {
+        name @ ("Date" | "TimeOfDay") => format!(".google.type.{name}"),
+        name => format!(".google.protobuf.{name}"),
+    }
+}
+
+/// `google.type.Date` and `google.type.TimeOfDay`.
+fn calendar() -> FileDescriptorProto {
+    let message = |name: &str, fields: &[&str]| DescriptorProto {
+        name: Some(name.into()),
+        field: fields
+            .iter()
+            .zip(1..)
+            .map(|(field, number)| FieldDescriptorProto {
+                name: Some((*field).into()),
+                number: Some(number),
+                label: Some(Label::Optional.into()),
+                r#type: Some(Type::Int32.into()),
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    };
+    FileDescriptorProto {
+        name: Some("calendar.proto".into()),
+        package: Some("google.type".into()),
+        syntax: Some("proto3".into()),
+        message_type: vec![
+            message("Date", &["year", "month", "day"]),
+            message("TimeOfDay", &["hours", "minutes", "seconds", "nanos"]),
+        ],
+        ..Default::default()
+    }
+}
+
 /// A random message.
 pub fn message(dice: &mut Dice, descriptor: &MessageDescriptor, depth: usize) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
@@ -234,6 +276,15 @@ pub fn message(dice: &mut Dice, descriptor: &MessageDescriptor, depth: usize) ->
             let sign = if dice.chance(50) { -1 } else { 1 };
             message.set_field_by_name("seconds", Value::I64(sign * dice.below(300_000_000_000) as i64));
             message.set_field_by_name("nanos", Value::I32(sign as i32 * dice.below(1_000_000_000) as i32));
+            return message;
+        }
+        "google.type.Date" | "google.type.TimeOfDay" => {
+            let ends = [("year", 3000), ("month", 13), ("day", 30), ("hours", 25), ("minutes", 61), ("seconds", 61)];
+            for (name, end) in ends.into_iter().filter(|(name, _)| descriptor.get_field_by_name(name).is_some()) {
+                if dice.chance(90) {
+                    message.set_field_by_name(name, Value::I32(dice.below(end) as i32));
+                }
+            }
             return message;
         }
         _ => {}

@@ -30,6 +30,7 @@ pub mod sink;
 // What all of it stands on.
 pub mod clock;
 pub mod error;
+pub mod fault_point;
 pub mod kafka;
 pub mod observe;
 pub mod offsets;

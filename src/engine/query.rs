@@ -23,6 +23,7 @@ use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
 use crate::decode::Selection;
 use crate::error::{Alarm, Error, Result};
+use crate::fault_point;
 use crate::observe::{
     Durations, Progress, Records, Rows, SinkProgress, SourceProgress, TopicOffsets, check_conservation,
 };
@@ -162,6 +163,7 @@ impl StreamingQuery {
         let nothing =
             Content { adds: Vec::new(), side: Vec::new(), records: Records::default(), rows: Rows::default() };
         let commit = self.commit_of((self.batch, self.deps.clock.now()), &shares, &[], nothing);
+        fault_point::pass("positions").await?;
         let committed = if self.sink.exists() {
             self.sink.commit(commit).await?
         } else {
@@ -232,6 +234,7 @@ impl StreamingQuery {
     pub(crate) async fn plan(&mut self, until: Option<&Ends>) -> Result<Option<Planned>> {
         let watch = Stopwatch::start();
         let Some((shares, posts, lag)) = self.shares(until).await? else { return Ok(None) };
+        fault_point::pass("plan").await?;
         let asked = watch.elapsed();
         let clock = self.deps.clock.now();
         self.session.refresh_lookups().await?;
@@ -348,6 +351,7 @@ impl StreamingQuery {
         let Ran { mut planned, mut written, letters } = ran;
         let within = |e: Error| e.within(format!("query {}", self.sink_spec.name));
         let watch = Stopwatch::start();
+        fault_point::pass("close").await?;
         let adds = close(std::mem::take(&mut written.writers)).await?;
         let quarantine = written.close_quarantine(&self.sink_spec).await?;
         planned.durations.close_files = millis(watch.elapsed());
@@ -356,7 +360,7 @@ impl StreamingQuery {
         check_conservation(records, rows).map_err(within)?;
         let dead = letters.iter().map(|files| crate::sink::rows_of(&files.add)).sum::<Result<u64>>()?;
         check_letters(records, dead).map_err(within)?;
-        let side: Vec<SideFiles> = letters.into_iter().chain(quarantine).collect();
+        let side = SideFiles::merged(letters.into_iter().chain(quarantine));
         let watch = Stopwatch::start();
         let content = Content { adds, side: side.clone(), records, rows };
         let commit = self.commit_of((planned.batch, planned.clock), &planned.shares, &planned.lookups, content);
@@ -367,7 +371,9 @@ impl StreamingQuery {
             side,
             positions: crate::sink::positions(self.sink.owner(), &commit.txns),
         });
+        fault_point::pass("commit.before").await?;
         let version = self.sink.commit(commit).await?.version as i64;
+        fault_point::pass("commit.after").await?;
         planned.durations.wal_commit = millis(watch.elapsed());
         if let Some(owed) = owed {
             let watch = Stopwatch::start();
@@ -380,6 +386,7 @@ impl StreamingQuery {
             self.sides.roll_forward(&self.sink).await?;
             self.retry = retry;
         }
+        fault_point::pass("publish").await?;
         planned.durations.trigger_execution = millis(planned.watch.elapsed());
         for (topic, share) in self.topics.iter().zip(&planned.shares) {
             topic.log()?.mirror(&share.next);

@@ -24,6 +24,7 @@ use super::write::{Gate, close, watched, write_all};
 use super::{Deps, letter, selection};
 use crate::contract::ContractEnforcer;
 use crate::error::{Error, Result};
+use crate::fault_point;
 use crate::observe::{Records, Rows, check_conservation};
 use crate::offsets::PartitionRange;
 use crate::pipeline::{OnDecodeError, Pipeline, QueryKind, QuerySpec};
@@ -218,7 +219,7 @@ impl<'a> Retry<'a> {
             writer.write(&letter::rows(owner, topic, letters, clock, Some(version as i64))?).await?;
         }
         let marks = SideFiles::new(&letter::table(location), writer.close().await?);
-        let side: Vec<SideFiles> = [marks].into_iter().chain(run.quarantine.clone()).collect();
+        let side = SideFiles::merged([marks].into_iter().chain(run.quarantine.clone()));
         let number = sink.txn(&owner.retry()).unwrap_or(0) + 1;
         let info = CommitInfo {
             batch: None,
@@ -237,7 +238,9 @@ impl<'a> Retry<'a> {
             info: info.of(&self.pipeline, &self.query.name),
         };
         let attempt = commit.attempt;
+        fault_point::pass("retry.before").await?;
         let Some(committed) = sink.commit_next(commit).await? else { return Ok(None) };
+        fault_point::pass("retry.after").await?;
         let marker = owner.retry();
         sides.settle(&SideCommit { marker, number, attempt, side, positions: Vec::new() }).await?;
         Ok(Some(committed.version))

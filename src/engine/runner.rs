@@ -15,6 +15,7 @@ use super::side::SideTables;
 use super::write::{Gate, Written, write_all};
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
+use crate::fault_point;
 use crate::observe::{Durations, Records};
 use crate::offsets::PartitionRange;
 use crate::sink::{Owner, SideFiles, SinkWriter};
@@ -136,10 +137,14 @@ async fn write_letters(
             Some(writer) => writer,
             None => writer.insert(sides.writer(&post.location).await?),
         };
+        fault_point::pass("letters.write").await?;
         writer.write(&rows).await?;
     }
     match writer {
-        Some(writer) => Ok(Some(SideFiles::new(&letter::table(&post.location), writer.close().await?))),
+        Some(writer) => {
+            fault_point::pass("letters.close").await?;
+            Ok(Some(SideFiles::new(&letter::table(&post.location), writer.close().await?)))
+        }
         None => Ok(None),
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 use super::{Deps, letter, quarantine};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::fault_point;
 use crate::pipeline::{Pipeline, QuerySpec, SinkSpec};
 use crate::sink::{DeltaSink, Owner, SideCommit, SideFiles, SinkWriter};
 use crate::storage::{self, Storage};
@@ -71,7 +72,9 @@ impl SideTables {
         let (last, first): (Vec<_>, Vec<_>) = commit.side.iter().partition(is_letters);
         for files in first.into_iter().chain(last) {
             let known = files.spec()?;
+            fault_point::pass("side.before").await?;
             self.table(&mut open, &files.table, known).await?.settle(commit, files).await?;
+            fault_point::pass("side.after").await?;
         }
         Ok(())
     }

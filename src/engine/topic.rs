@@ -26,6 +26,7 @@ use super::records::{RecordCounts, RecordDecoder};
 use super::writer_schemas::schemas_of;
 use crate::decode::Selection;
 use crate::error::{Error, Result};
+use crate::fault_point;
 use crate::offsets::PartitionRange;
 use crate::pipeline::SourceSpec;
 use crate::registry::Registry;
@@ -330,6 +331,7 @@ impl PartitionReader {
                 if matches!(*reading, Reading::NotStarted) {
                     *reading = Reading::Open(self.log.read(&self.ranges, decoder.wanted())?);
                 }
+                fault_point::pass("fetch").await?;
                 match &mut *reading {
                     Reading::Open(stream) => match stream.recv().await {
                         Some(raw) => raw?,
@@ -345,6 +347,7 @@ impl PartitionReader {
                 let learned = registry.learn(schemas_of(&raw)).await;
                 learned.map_err(|error| error.within(format!("topic {}", self.topic)))?;
             }
+            fault_point::pass("decode").await?;
             let decoded = {
                 let _timer = self.metrics.elapsed_compute().timer();
                 decoder.decode(&raw, &self.counts)?

@@ -13,6 +13,7 @@ use super::quarantine;
 use super::side::SideTables;
 use crate::contract::{Broken, ContractEnforcer, Violation, watch_casts};
 use crate::error::{Alarm, Error, Result};
+use crate::fault_point;
 use crate::observe::Rows;
 use crate::pipeline::{BROKEN_ROWS_FREE, OnViolation, SinkSpec};
 use crate::sink::{Add, SideFiles, SinkWriter, rows_of};
@@ -129,6 +130,7 @@ impl Written {
         let mut stream = plan.execute(partition, context)?;
         while let Some(batch) = stream.next().await {
             let batch = batch?;
+            fault_point::pass("execute").await?;
             self.produced += batch.num_rows() as u64;
             let kept = match gate.sink.on_violation {
                 OnViolation::Fail => gate.enforcer.enforce(batch).map_err(violated)?,
@@ -142,6 +144,7 @@ impl Written {
                 }
             };
             if let Some(writer) = self.writers.first_mut() {
+                fault_point::pass("write").await?;
                 writer.write(&kept).await?;
             }
         }
@@ -163,6 +166,7 @@ impl Written {
                 &mut self.quarantine[0]
             }
         };
+        fault_point::pass("quarantine.write").await?;
         writer.write(&quarantine::rows(&gate.sink, broken, gate.clock)?).await
     }
 
@@ -198,6 +202,9 @@ impl Written {
     /// `Unavailable` when the store fails.
     pub(crate) async fn close_quarantine(&mut self, sink: &SinkSpec) -> Result<Option<SideFiles>> {
         let add = close(std::mem::take(&mut self.quarantine)).await?;
+        if !add.is_empty() {
+            fault_point::pass("quarantine.close").await?;
+        }
         if add.is_empty() {
             return Ok(None);
         }

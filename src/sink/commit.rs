@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::fault_point;
 use crate::sink::definition::Definition;
 use crate::sink::entry::{Digest, Entry};
 use crate::sink::log::Anchor;
@@ -230,7 +231,9 @@ impl DeltaSink {
                 state.version
             )));
         }
+        fault_point::pass("put.before").await?;
         let answer = self.log.store().write_commit_entry(version, entry.bytes.clone(), entry.attempt).await;
+        fault_point::pass("put.after").await?;
         match answer {
             Ok(()) => Ok(Some(Put::Landed)),
             Err(TransactionError::VersionAlreadyExists(_)) => {

@@ -40,6 +40,21 @@ impl SideFiles {
         Self { table: storage::shown(&spec.location), add, schema: None }
     }
 
+    /// One for each table: a table is settled once, with all that a commit gives it.
+    pub fn merged(all: impl IntoIterator<Item = SideFiles>) -> Vec<SideFiles> {
+        let mut merged: Vec<SideFiles> = Vec::new();
+        for files in all {
+            match merged.iter_mut().find(|other| other.table == files.table) {
+                Some(other) => {
+                    other.add.extend(files.add);
+                    other.schema = other.schema.take().or(files.schema);
+                }
+                None => merged.push(files),
+            }
+        }
+        merged
+    }
+
     /// The same, with the table's schema.
     ///
     /// # Errors
@@ -165,8 +180,8 @@ impl DeltaSink {
 /// Attempt and side files of the object `flumen` of a `commitInfo`.
 fn parse(flumen: &Value) -> Option<(Uuid, Vec<SideFiles>)> {
     let attempt = flumen["attempt"].as_str()?.parse().ok()?;
-    let side = serde_json::from_value(flumen["side"].clone()).ok()?;
-    Some((attempt, side))
+    let side: Vec<SideFiles> = serde_json::from_value(flumen["side"].clone()).ok()?;
+    Some((attempt, SideFiles::merged(side)))
 }
 
 impl Owner {

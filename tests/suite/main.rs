@@ -9,6 +9,7 @@ mod broker;
 mod chance;
 mod command_line;
 mod corpus;
+mod crash_matrix;
 mod dead_letters;
 mod delta;
 mod exactly_once;

@@ -1,9 +1,9 @@
 //! Places at which a test makes the process fail, by name. They exist with the cargo feature `faults` only, which no
 //! release has: without it a point is nothing.
 //!
-//! `FLUMEN_FAULT=NAME:HIT:ACTION` fails at the HIT-th time that the point NAME is passed, once: `abort` ends the process
-//! at once, `kill` has it killed by the signal 9, `error` makes the step fail as a store that is away does, `delay`
-//! holds it up. `FLUMEN_FAULT_MARK` names a file that is written then, so that a test knows that it happened.
+//! `FLUMEN_FAULT=NAME:HIT:ACTION` fails at the HIT-th time that the point NAME is passed, once: `abort` ends the
+//! process at once, `kill` has it killed by the signal 9, `error` makes the step fail as a store that is away does,
+//! `delay` holds it up. `FLUMEN_FAULT_MARK` names a file that is written then, so that a test knows of it.
 
 /// Passes a point.
 ///

@@ -5,6 +5,7 @@
 //! versions are read: one with a `txn` of this query and another attempt ends this instance; others are stepped over.
 //! An unclear put is repeated with the same bytes at the same version until the log answers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use deltalake::kernel::transaction::TransactionError;
@@ -14,7 +15,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::error::{Alarm, Error, ErrorKind, Result};
 use crate::fault_point;
 use crate::sink::definition::Definition;
 use crate::sink::entry::{Digest, Entry};
@@ -141,11 +142,50 @@ impl DeltaSink {
         match self.put(version, entry).await? {
             Put::Landed => Ok(Some(self.landed(version, entry, commit.txns.clone()))),
             Put::Taken(other) => {
-                self.refuse_taken(version, &other, entry)?;
-                self.step_over(version, *other);
+                self.refuse_rival(version, &other, entry)?;
+                if other.protocol.is_some() || other.metadata.is_some() {
+                    self.validate_anew(version, entry).await?;
+                } else {
+                    self.step_over(version, *other);
+                }
                 Ok(None)
             }
         }
+    }
+
+    /// Another writer has changed the definition in `version`: reads the table anew and holds it against the contract.
+    async fn validate_anew(&mut self, version: u64, own: &LogEntry) -> Result<()> {
+        let rivals = |sink: &Self| -> BTreeMap<String, i64> {
+            let rivals = sink.txns().filter(|(app_id, _)| sink.is_rival(app_id, own));
+            rivals.map(|(app_id, number)| (app_id.to_owned(), number)).collect()
+        };
+        let (known, checks) = (rivals(self), self.checks.clone());
+        self.reload().await.map_err(|error| match error.kind() {
+            ErrorKind::Invalid => Error::violated(format!(
+                "another writer changed the table's definition in version {version}, and it no longer is what the \
+                 contract says. {}",
+                error.message()
+            ))
+            .alarming(Alarm::ContractBroken),
+            _ => error,
+        })?;
+        if rivals(self) != known {
+            return Err(Error::fenced(format!(
+                "table `{}`: another instance of {} has committed since version {version}; this one stops; run one \
+                 instance at a time",
+                self.location(),
+                self.owner
+            )));
+        }
+        self.settled = false;
+        if self.checks != checks {
+            return Err(Error::unavailable(format!(
+                "table `{}`: another writer changed its constraints in version {version}; run it again, and the rows \
+                 are held against them too",
+                self.location()
+            )));
+        }
+        Ok(())
     }
 
     /// The bytes of a commit. Nothing in them depends on the version they land at.
@@ -247,24 +287,34 @@ impl DeltaSink {
 
     /// Another writer's version: an error when it must not be stepped over.
     pub(super) fn refuse_taken(&self, version: u64, other: &Entry, own: &LogEntry) -> Result<()> {
-        let rivals = |app_id: &str| match own.is_retry {
+        self.refuse_rival(version, other, own)?;
+        if other.protocol.is_some() || other.metadata.is_some() {
+            return Err(Error::unavailable(format!(
+                "table `{}`: another writer changed its definition in version {version}; run it again, and it is \
+                 compared with the contract anew",
+                self.location()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether a version with that app id is by another instance of the same query.
+    fn is_rival(&self, app_id: &str, own: &LogEntry) -> bool {
+        match own.is_retry {
             true => app_id == self.owner.retry(),
             false => self.owner.is_fenced_by(app_id),
-        };
-        if let Some((app_id, _)) = other.txns.iter().find(|(app_id, _)| rivals(app_id)) {
+        }
+    }
+
+    /// A version by another instance of the same query is an error.
+    fn refuse_rival(&self, version: u64, other: &Entry, own: &LogEntry) -> Result<()> {
+        if let Some((app_id, _)) = other.txns.iter().find(|(app_id, _)| self.is_rival(app_id, own)) {
             return Err(Error::fenced(format!(
                 "table `{}`: another instance of {} has committed version {version} (`{app_id}`, attempt {}); this one \
                  stops; run one instance at a time",
                 self.location(),
                 self.owner,
                 other.attempt.as_deref().unwrap_or("unknown")
-            )));
-        }
-        if other.protocol.is_some() || other.metadata.is_some() {
-            return Err(Error::unavailable(format!(
-                "table `{}`: another writer changed its definition in version {version}; run it again, and it is \
-                 compared with the contract anew",
-                self.location()
             )));
         }
         Ok(())

@@ -162,19 +162,39 @@ async fn foreign_appends_are_stepped_over() {
 }
 
 #[tokio::test]
-async fn a_changed_definition_stops_the_commit() {
+async fn under_a_changed_definition_the_contract_is_validated_anew() {
     let (place, storage) = (place(), Storage::new());
     let spec = spec(&place.location);
     let mut sink = create(&spec, &storage).await;
     let properties = std::collections::HashMap::from([("delta.logRetentionDuration".into(), "interval 9 days".into())]);
     delta_table(&place.location).await.set_tbl_properties().with_properties(properties).await.unwrap();
-    let error = sink.commit(commit(vec![], &[(0, 5)])).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.message().contains("changed its definition in version 1"), "{error}");
-    let error = sink.commit(commit(vec![], &[(0, 5)])).await.unwrap_err();
+    let adds = files(&sink, 0..5).await;
+    assert_eq!(sink.commit(commit(adds, &[(0, 5)])).await.unwrap().version, 2, "the contract holds: it goes on");
+
+    // The rows of this micro-batch were not held against a new constraint.
+    delta_table(&place.location).await.add_constraint().with_constraint("few", "id < 100").await.unwrap();
+    let error = sink.commit(commit(vec![], &[(0, 6)])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.message().contains("changed its constraints in version 3"), "{error}");
+    let error = sink.commit(commit(vec![], &[(0, 6)])).await.unwrap_err();
     assert!(error.message().contains("not known after the last error"), "{error}");
-    sink.reload().await.unwrap();
-    assert_eq!(sink.commit(commit(vec![], &[(0, 5)])).await.unwrap().version, 2);
+
+    // A column that the contract does not have.
+    let mut sink = open(&spec, &storage).await.unwrap();
+    let column = deltalake::kernel::StructField::nullable("more", deltalake::kernel::DataType::LONG);
+    delta_table(&place.location).await.add_columns().with_fields([column]).await.unwrap();
+    let error = sink.commit(commit(vec![], &[(0, 6)])).await.unwrap_err();
+    assert_eq!((error.kind(), error.alarm()), (ErrorKind::Violated, Some(crate::error::Alarm::ContractBroken)));
+    assert!(error.message().contains("more"), "{error}");
+
+    // Another instance came in between, and a definition too.
+    let place = self::place();
+    let spec = self::spec(&place.location);
+    let (mut one, mut two) = (create(&spec, &storage).await, open(&spec, &storage).await.unwrap());
+    let properties = std::collections::HashMap::from([("delta.logRetentionDuration".into(), "interval 9 days".into())]);
+    delta_table(&place.location).await.set_tbl_properties().with_properties(properties).await.unwrap();
+    two.commit(commit(vec![], &[(0, 7)])).await.unwrap();
+    assert_eq!(one.commit(commit(vec![], &[(0, 6)])).await.unwrap_err().kind(), ErrorKind::Fenced);
 }
 
 #[tokio::test]
@@ -325,7 +345,7 @@ async fn columns_are_added_by_themselves() {
     assert_eq!(read(&place.location, "more").await, ["", "", "", "7", "8"]);
     assert!(!open(&wider, &storage).await.unwrap().has_pending_columns());
     // The old contract no longer agrees, nor does the instance that still has it.
-    assert_eq!(sink.commit(commit(vec![], &[(1, 1)])).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(sink.commit(commit(vec![], &[(1, 1)])).await.unwrap_err().kind(), ErrorKind::Violated);
     assert_eq!(open(&spec(&place.location), &storage).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 

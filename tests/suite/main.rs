@@ -14,6 +14,7 @@ mod dead_letters;
 mod delta;
 mod exactly_once;
 mod faults;
+mod fencing;
 mod log_conformance;
 mod main_job;
 mod quarantine;

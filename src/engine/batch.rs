@@ -45,6 +45,7 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
         batch: None,
         clock,
         sources: Vec::new(),
+        lost: Vec::new(),
         lookups: &lookups,
         models: session.models(),
         side: Vec::new(),

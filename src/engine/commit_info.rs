@@ -15,6 +15,8 @@ pub(crate) struct CommitInfo<'a> {
     pub(crate) clock: DateTime<Utc>,
     /// The ranges that were read.
     pub(crate) sources: Vec<Value>,
+    /// The ranges that were due and are gone, and were passed over.
+    pub(crate) lost: Vec<Value>,
     /// Name and version of each lookup.
     pub(crate) lookups: &'a [(String, String)],
     /// Name and SHA-256 of each model.
@@ -40,6 +42,9 @@ impl CommitInfo<'_> {
         }
         put("clock", json!(self.clock.to_rfc3339_opts(SecondsFormat::Micros, true)));
         put("sources", Value::Array(self.sources));
+        if !self.lost.is_empty() {
+            put("lost", Value::Array(self.lost));
+        }
         put("lookups", self.lookups.iter().map(|(t, v)| json!({ "table": t, "version": v })).collect());
         put("models", self.models.iter().map(|(n, s)| json!({ "name": n, "sha256": s })).collect());
         put("side", json!(self.side));

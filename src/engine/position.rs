@@ -1,6 +1,9 @@
 //! Where a query stands in a topic: what the sink says, held against what the log still has.
 
 use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
 
 use crate::error::{Alarm, Error, Result};
 use crate::offsets::{PartitionBounds, Start};
@@ -38,37 +41,66 @@ pub(crate) async fn first(topic: &str, start: &Start, log: &dyn Log) -> Result<B
     })
 }
 
-/// Gives partitions that appeared since then their earliest offset, and finds positions that the log no longer has.
-///
-/// # Errors
-/// `Violated` naming each lost range.
-pub(crate) fn reconcile(topic: &str, positions: &mut BTreeMap<i32, i64>, bounds: &[PartitionBounds]) -> Result<()> {
+/// Offsets of a partition that were due and are gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Lost {
+    /// The partition.
+    pub(crate) partition: i32,
+    /// The position: the first offset that was due.
+    pub(crate) from: i64,
+    /// The offset after the last one that is gone; none when the partition, or the topic, is another one now.
+    pub(crate) to: Option<i64>,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Lost { partition, from, to } = self;
+        match to {
+            Some(to) => write!(f, "partition {partition}: offsets [{from}, {to}) are gone"),
+            None => write!(f, "partition {partition} is gone, its position was {from}"),
+        }
+    }
+}
+
+/// Gives partitions that appeared since then their earliest offset, and moves positions that the log no longer has to
+/// the next one that it has. What is lost by that, in the order of partitions.
+pub(crate) fn reconcile(positions: &mut BTreeMap<i32, i64>, bounds: &[PartitionBounds]) -> Vec<Lost> {
     let mut lost = Vec::new();
     for bound in bounds {
-        let position = *positions.entry(bound.partition).or_insert(bound.low);
-        if position < bound.low {
-            lost.push(format!("partition {}: offsets [{position}, {}) are gone", bound.partition, bound.low));
-        } else if position > bound.high {
-            lost.push(format!(
-                "partition {}: the position is {position} but the log ends at {}",
-                bound.partition, bound.high
-            ));
+        let position = positions.entry(bound.partition).or_insert(bound.low);
+        let (from, moved) = (*position, (*position).clamp(bound.low, bound.high));
+        *position = moved;
+        // A log that ends before the position has lost what lies between.
+        let (first, end) = (from.min(moved), from.max(moved));
+        if first < end {
+            lost.push(Lost { partition: bound.partition, from: first, to: Some(end) });
         }
     }
-    for (partition, position) in positions.iter() {
-        if !bounds.iter().any(|b| b.partition == *partition) {
-            lost.push(format!("partition {partition} is gone, its position was {position}"));
+    positions.retain(|&partition, &mut from| {
+        let is_there = bounds.iter().any(|b| b.partition == partition);
+        if !is_there {
+            lost.push(Lost { partition, from, to: None });
         }
-    }
-    if lost.is_empty() {
-        return Ok(());
-    }
-    Err(Error::violated(format!(
-        "topic {topic}: offsets that were due are lost: {}. Nothing was committed. Bring the records back, or start \
-         over: give the pipeline another name (`SET flumen.pipeline`) or delete the table",
-        lost.join("; ")
+        is_there
+    });
+    lost.sort_by_key(|lost| lost.partition);
+    lost
+}
+
+/// The error of lost offsets.
+pub(crate) fn refuse(topic: &str, lost: &[Lost]) -> Error {
+    Error::violated(format!(
+        "topic {topic}: offsets that were due are lost: {}. Nothing was committed. Bring the records back; or go on \
+         behind the gap with 'on_data_loss' 'skip'; or start over: give the pipeline another name \
+         (`SET flumen.pipeline`) or delete the table",
+        in_words(lost)
     ))
-    .alarming(Alarm::OffsetsLost))
+    .alarming(Alarm::OffsetsLost)
+}
+
+/// The lost offsets in words.
+pub(crate) fn in_words(lost: &[Lost]) -> String {
+    lost.iter().map(Lost::to_string).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -82,16 +114,20 @@ mod tests {
     #[test]
     fn a_new_partition_starts_at_its_earliest_offset() {
         let mut positions = BTreeMap::from([(0, 5)]);
-        reconcile("t", &mut positions, &bounds(&[(0, 0, 9), (1, 3, 4)])).unwrap();
+        assert_eq!(reconcile(&mut positions, &bounds(&[(0, 0, 9), (1, 3, 4)])), []);
         assert_eq!(positions, BTreeMap::from([(0, 5), (1, 3)]));
     }
 
     #[test]
-    fn every_lost_range_is_named() {
+    fn every_lost_range_is_named_and_passed_over() {
         let mut positions = BTreeMap::from([(0, 5), (1, 20), (2, 7)]);
-        let error = reconcile("t", &mut positions, &bounds(&[(0, 8, 9), (1, 0, 10)])).unwrap_err().to_string();
+        let lost = reconcile(&mut positions, &bounds(&[(0, 8, 9), (1, 0, 10)]));
+        assert_eq!(positions, BTreeMap::from([(0, 8), (1, 10)]));
+        let error = refuse("t", &lost).to_string();
         assert!(error.contains("partition 0: offsets [5, 8) are gone"), "{error}");
-        assert!(error.contains("partition 1: the position is 20 but the log ends at 10"), "{error}");
+        assert!(error.contains("partition 1: offsets [10, 20) are gone"), "{error}");
         assert!(error.contains("partition 2 is gone, its position was 7"), "{error}");
+        assert!(error.contains("'on_data_loss' 'skip'"), "{error}");
+        assert_eq!(reconcile(&mut positions, &bounds(&[(0, 8, 9), (1, 0, 10)])), []);
     }
 }

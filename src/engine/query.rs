@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::alert::Alerts;
 use super::commit_info::CommitInfo;
+use super::position::Lost;
 use super::records::RecordCounts;
 use super::runner::{Planned, Post, Ran, Read, Runner, Share};
 use super::session::{QuerySession, SessionParts};
@@ -27,9 +28,9 @@ use crate::fault_point;
 use crate::observe::{
     Durations, Progress, Records, Rows, SinkProgress, SourceProgress, TopicOffsets, check_conservation,
 };
-use crate::offsets::{self, PartitionBounds, PartitionRange};
-use crate::pipeline::{OnDecodeError, Pipeline, QuerySpec, SchemaChange, SinkSpec};
-use crate::sink::{Add, Created, DeltaSink, Owner, SideCommit, SideFiles, SinkCommit, topic_hash};
+use crate::offsets::{self, PartitionBounds, PartitionRange, Start};
+use crate::pipeline::{DataLoss, OnDecodeError, Pipeline, QuerySpec, SchemaChange, SinkSpec};
+use crate::sink::{Add, Created, DeltaSink, GONE, Owner, SideCommit, SideFiles, SinkCommit, topic_hash};
 use crate::source::{Log, TopicIdentity};
 use crate::storage;
 
@@ -59,6 +60,8 @@ struct Topic {
     identity: TopicIdentity,
     /// The next offset of each partition that is not planned yet.
     next: BTreeMap<i32, i64>,
+    /// What was due and is gone, since the last commit.
+    lost: Vec<Lost>,
     /// The first 63 bits of the descriptor set's hash; none for raw values.
     schema: Option<i64>,
 }
@@ -132,12 +135,19 @@ impl StreamingQuery {
             }
             let identity = log.identity().await?;
             let mut next = self.sink.positions(&topic);
+            let mut lost = Vec::new();
             if next.is_empty() {
                 self.sink.refuse_strangers(&topic)?;
                 next = position::first(&topic, &table.spec().start, log.as_ref()).await?;
                 fresh = true;
-            } else {
-                self.refuse_another_topic(&identity)?;
+            } else if self.is_another_topic(&identity) {
+                if table.spec().on_data_loss == DataLoss::Fail {
+                    return Err(self.refuse_another_topic(&identity));
+                }
+                lost = next.iter().map(|(&partition, &from)| Lost { partition, from, to: None }).collect();
+                next = position::first(&topic, &Start::Earliest, log.as_ref()).await?;
+                self.tell_loss(&topic, "the topic was deleted and made again", &lost);
+                fresh = true;
             }
             let versions = Versions {
                 sink: &self.sink,
@@ -145,21 +155,22 @@ impl StreamingQuery {
                 accept: self.pipeline.settings.schema_change == SchemaChange::Accept,
             };
             let schema = versions.compare(table.spec(), self.deps.observer.as_ref()).await?;
-            self.topics.push(Topic { tables: vec![table], identity, next, schema });
+            self.topics.push(Topic { tables: vec![table], identity, next, lost, schema });
         }
         if fresh { self.commit_positions().await } else { Ok(()) }
     }
 
     /// The first commit carries no rows: it says where the query starts, so that `start` is resolved only once.
     async fn commit_positions(&mut self) -> Result<()> {
-        let standing = |topic: &Topic| Share {
+        let standing = |topic: &mut Topic| Share {
             topic: topic.identity.topic.clone(),
             ranges: Vec::new(),
             next: topic.next.clone(),
+            lost: std::mem::take(&mut topic.lost),
             latest: topic.next.clone(),
             counts: Arc::default(),
         };
-        let shares: Vec<Share> = self.topics.iter().map(standing).collect();
+        let shares: Vec<Share> = self.topics.iter_mut().map(standing).collect();
         let nothing =
             Content { adds: Vec::new(), side: Vec::new(), records: Records::default(), rows: Rows::default() };
         let commit = self.commit_of((self.batch, self.deps.clock.now()), &shares, &[], nothing);
@@ -199,19 +210,29 @@ impl StreamingQuery {
         topics.join("; ")
     }
 
-    fn refuse_another_topic(&self, identity: &TopicIdentity) -> Result<()> {
+    /// Whether the topic is not the one that the table was filled from.
+    fn is_another_topic(&self, identity: &TopicIdentity) -> bool {
         let then = self.sink.txn(&self.sink.owner().topic(&identity.topic));
-        if then.is_none() || then == Some(topic_hash(&identity.cluster_id, &identity.topic_id)) {
-            return Ok(());
-        }
-        Err(Error::violated(format!(
+        then.is_some_and(|then| then != topic_hash(&identity.cluster_id, &identity.topic_id))
+    }
+
+    /// Tells of lost offsets that are passed over.
+    fn tell_loss(&self, topic: &str, why: &str, lost: &[Lost]) {
+        let text = format!("topic {topic}: {why}, and it goes on without: {}", position::in_words(lost));
+        self.deps.observer.note(&format!("query {}: {text}", self.sink_spec.name));
+        self.alerts.raise(Alarm::OffsetsLost, &self.sink_spec.name, lost.len() as u64, &text);
+    }
+
+    fn refuse_another_topic(&self, identity: &TopicIdentity) -> Error {
+        Error::violated(format!(
             "topic {} is not the topic that table {} was filled from: it was deleted and made again, or the brokers \
-             are another cluster's. Positions do not carry over. To read the new topic, give the pipeline another name \
-             (`SET flumen.pipeline`) or delete the table",
+             are another cluster's. Positions do not carry over. To read the new topic from its beginning into the \
+             same table, say 'on_data_loss' 'skip'; or give the pipeline another name (`SET flumen.pipeline`) or \
+             delete the table",
             identity.topic,
             self.sink.location()
         ))
-        .alarming(Alarm::OffsetsLost))
+        .alarming(Alarm::OffsetsLost)
     }
 
     /// The ends of all topics now: where a bounded run stops.
@@ -272,10 +293,18 @@ impl StreamingQuery {
     /// then; `None` when there is nothing to read.
     async fn shares(&mut self, until: Option<&Ends>) -> Result<Option<(Vec<Share>, Vec<Post>, u64)>> {
         let (mut shares, mut posts, mut lag) = (Vec::new(), Vec::new(), 0);
+        let mut losses = Vec::new();
         for topic in &mut self.topics {
             let bounds = topic.log()?.bounds().await?;
             let name = &topic.identity.topic;
-            position::reconcile(name, &mut topic.next, &bounds)?;
+            let lost = position::reconcile(&mut topic.next, &bounds);
+            if !lost.is_empty() {
+                if topic.tables[0].spec().on_data_loss == DataLoss::Fail {
+                    return Err(position::refuse(name, &lost));
+                }
+                topic.lost.extend(lost.iter().cloned());
+                losses.push((name.clone(), lost));
+            }
             let bounds = capped(bounds, until.and_then(|ends| ends.get(name)));
             let spec = topic.tables[0].spec();
             let max_rows = spec.max_rows.unwrap_or(self.pipeline.settings.max_rows);
@@ -291,9 +320,13 @@ impl StreamingQuery {
                 counts = Arc::new(posting);
                 posts.push(Post { topic: name.clone(), location: letter::location(spec, &self.sink_spec), letters });
             }
-            shares.push(Share { topic: name.clone(), ranges, next, latest, counts });
+            let lost = std::mem::take(&mut topic.lost);
+            shares.push(Share { topic: name.clone(), ranges, next, lost, latest, counts });
         }
-        let nothing = shares.iter().all(|share| share.ranges.is_empty());
+        for (topic, lost) in losses {
+            self.tell_loss(&topic, "offsets that were due are lost", &lost);
+        }
+        let nothing = shares.iter().all(|share| share.ranges.is_empty() && share.lost.is_empty());
         Ok((!nothing).then_some((shares, posts, lag)))
     }
 
@@ -315,6 +348,12 @@ impl StreamingQuery {
         }
         let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
         Ok((plan, self.session.task_context()))
+    }
+
+    /// Whether an error is about lost offsets that the topics' declarations pass over: the query has to be opened anew.
+    pub(crate) fn passes_over(&self, error: &Error) -> bool {
+        let skips = |topic: &Topic| topic.tables[0].spec().on_data_loss == DataLoss::Skip;
+        error.alarm() == Some(Alarm::OffsetsLost) && self.topics.iter().all(skips)
     }
 
     /// What holds rows to the contract.
@@ -444,10 +483,17 @@ impl StreamingQuery {
         let Content { adds, side, records, rows } = content;
         let owner = self.sink.owner();
         let mut txns = Vec::new();
-        let mut sources = Vec::new();
+        let (mut sources, mut lost) = (Vec::new(), Vec::new());
         for (topic, share) in self.topics.iter().zip(shares) {
             let id = &topic.identity;
             txns.extend(share.next.iter().map(|(&p, &next)| (owner.position(&id.topic, p), next)));
+            let is_gone = |lost: &&Lost| lost.to.is_none() && !share.next.contains_key(&lost.partition);
+            txns.extend(share.lost.iter().filter(is_gone).map(|l| (owner.position(&id.topic, l.partition), GONE)));
+            lost.extend(
+                share.lost.iter().map(
+                    |lost| json!({"topic": id.topic, "partition": lost.partition, "from": lost.from, "to": lost.to}),
+                ),
+            );
             txns.push((owner.topic(&id.topic), topic_hash(&id.cluster_id, &id.topic_id)));
             txns.extend(topic.schema.map(|hash| (owner.schema(&id.topic), hash)));
             sources.extend(share.ranges.iter().map(|range| {
@@ -459,7 +505,7 @@ impl StreamingQuery {
         }
         txns.extend(owner.side_marker(batch, !side.is_empty(), self.sink.txn(&owner.side())));
         let models = self.session.models();
-        let info = CommitInfo { batch: Some(batch), clock, sources, lookups, models, side, records, rows };
+        let info = CommitInfo { batch: Some(batch), clock, sources, lost, lookups, models, side, records, rows };
         let info = info.of(&self.pipeline, &self.sink_spec.name);
         SinkCommit { adds, txns, attempt: self.deps.clock.new_id(), info }
     }

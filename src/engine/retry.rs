@@ -225,6 +225,7 @@ impl<'a> Retry<'a> {
             batch: None,
             clock,
             sources: Vec::new(),
+            lost: Vec::new(),
             lookups: &run.lookups,
             models: &run.models,
             side: side.clone(),

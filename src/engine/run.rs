@@ -154,8 +154,9 @@ async fn drive(
     stops: [Stop; 2],
 ) -> Result<()> {
     let [mut outer, mut inner] = stops;
+    let open = || StreamingQuery::open(deps.clone(), alerts.clone(), Arc::clone(&pipeline), &spec);
     let mut query = tokio::select! {
-        query = StreamingQuery::open(deps, alerts, Arc::clone(&pipeline), &spec) => query?,
+        query = open() => query?,
         () = outer.wait() => return Ok(()),
         () = inner.wait() => return Ok(()),
     };
@@ -182,6 +183,8 @@ async fn drive(
         if let Some((running, read, clock)) = running {
             match running.finish().await {
                 Ok(done) => ran = Some(done),
+                // The log lost them while they were read. What was committed stands in the table.
+                Err(error) if query.passes_over(&error) => query = open().await?,
                 Err(error) => return Err(query.with_culprit(error, read, clock).await),
             }
         } else if stopping || (bounded && idle) {

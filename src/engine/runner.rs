@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::letter;
+use super::position::Lost;
 use super::records::{Letters, RecordCounts};
 use super::side::SideTables;
 use super::write::{Gate, Written, write_all};
@@ -29,6 +30,8 @@ pub(crate) struct Share {
     pub(crate) ranges: Vec<PartitionRange>,
     /// Where every partition stands after this micro-batch.
     pub(crate) next: BTreeMap<i32, i64>,
+    /// What was due and is gone; it is passed over.
+    pub(crate) lost: Vec<Lost>,
     /// The ends when it was planned.
     pub(crate) latest: BTreeMap<i32, i64>,
     /// What became of the records.

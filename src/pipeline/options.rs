@@ -119,14 +119,3 @@ impl Options {
         }
     }
 }
-
-/// Reads a value of a fixed set of words of which some come later: `later` is refused as not supported yet.
-pub(super) fn word(allowed: &str, later: &[&str], value: &str) -> Result<(), String> {
-    if value == allowed {
-        return Ok(());
-    }
-    if later.contains(&value) {
-        return Err(format!("'{value}' is not supported yet: write '{allowed}' or leave the option out"));
-    }
-    Err(format!("`{value}` is not allowed here: write '{allowed}' or leave the option out"))
-}

@@ -34,6 +34,8 @@ pub struct SourceSpec {
     pub start: Start,
     /// Records a micro-batch at most over all partitions; `None`: the setting `flumen.max_rows`.
     pub max_rows: Option<u64>,
+    /// What to do when offsets that were due are gone.
+    pub on_data_loss: DataLoss,
     /// What a record without a value becomes.
     pub on_null_value: NullValue,
     /// What becomes of a record that cannot be decoded.
@@ -167,6 +169,15 @@ impl ValueFormat {
             _ => false,
         }
     }
+}
+
+/// What to do when offsets that were due are gone: the option `on_data_loss`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataLoss {
+    /// The run ends, naming them.
+    Fail,
+    /// It goes on behind them; the loss is committed.
+    Skip,
 }
 
 /// What becomes of a record that cannot be decoded: the option `on_decode_error`.

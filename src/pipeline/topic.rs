@@ -8,8 +8,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
 use super::fault::Fault;
 use super::loader::{Loader, TableStatement};
-use super::options::word;
-use super::spec::{KeyFormat, META_COLUMNS, NullValue, OnDecodeError, SCHEMA_ID, SourceSpec, ValueFormat};
+use super::spec::{DataLoss, KeyFormat, META_COLUMNS, NullValue, OnDecodeError, SCHEMA_ID, SourceSpec, ValueFormat};
 use super::suggest;
 use super::text::{Place, SourceText};
 use super::units;
@@ -87,7 +86,8 @@ impl Loader<'_> {
         let dead_letters = options.text("dead_letters").and_then(|(location, _)| location);
         let dead_letter_limit = options.take("dead_letter_limit", faults, units::share);
         let max_record_bytes = options.take("max_record_bytes", faults, units::bytes);
-        options.take("on_data_loss", faults, |v| word("fail", &["skip"], v));
+        let losses = [("fail", DataLoss::Fail), ("skip", DataLoss::Skip)];
+        let on_data_loss = options.take("on_data_loss", faults, |v| units::one_of(v, &losses));
         let on_null = [("skip", NullValue::Skip), ("row", NullValue::Row)];
         let on_null_value = options.take("on_null_value", faults, |v| units::one_of(v, &on_null));
         let start = options.take("start", faults, units::start);
@@ -121,6 +121,7 @@ impl Loader<'_> {
             key,
             start: start.unwrap_or(Start::Earliest),
             max_rows,
+            on_data_loss: on_data_loss.unwrap_or(DataLoss::Fail),
             on_null_value,
             on_decode_error: on_decode_error.unwrap_or(OnDecodeError::DeadLetter),
             dead_letters: dead_letters.map(|location| self.locate(&location)),

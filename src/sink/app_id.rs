@@ -27,6 +27,9 @@ impl fmt::Display for Owner {
     }
 }
 
+/// The position in a partition that is gone.
+pub const GONE: i64 = -1;
+
 impl Owner {
     /// Names are `[A-Za-z0-9_.-]+`, so that a colon separates them.
     pub fn new(pipeline: impl Into<String>, query: impl Into<String>) -> Self {
@@ -75,7 +78,8 @@ impl Owner {
         txns.iter()
             .filter_map(|(app_id, &offset)| {
                 let position = Position::parse(app_id)?;
-                (position.owner == *self && position.topic == topic).then_some((position.partition, offset))
+                let is_it = position.owner == *self && position.topic == topic && offset != GONE;
+                is_it.then_some((position.partition, offset))
             })
             .collect()
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-pub use app_id::{Owner, Position, hash63, topic_hash};
+pub use app_id::{GONE, Owner, Position, hash63, topic_hash};
 pub use commit::{CommitRetries, Committed, SinkCommit};
 pub use create::Created;
 pub use deltalake::kernel::Add;

@@ -250,6 +250,43 @@ fn a_topic_that_was_made_again_is_not_read_from_an_old_position() {
 }
 
 #[test]
+fn losses_are_passed_over_where_that_is_asked_for_and_committed() {
+    let job = Job::new("skipped", 2);
+    job.edit(FILE, "'ads.v1.AdImpression')", "'ads.v1.AdImpression', 'on_data_loss' 'skip')");
+    let lost = |job: &Job| -> Vec<serde_json::Value> {
+        let infos = delta::commit_infos(&job.sink());
+        infos.iter().flat_map(|info| info["lost"].as_array().cloned().unwrap_or_default()).collect()
+    };
+    job.produce(0, &impressions(0..10));
+    job.available_now(&[]).exits(0);
+    job.produce(0, &impressions(10..30));
+    topics::delete_records(Broker::shared(), &job.topic, 0, 20);
+    let told = job.available_now(&[]).exits(0);
+    for part in ["partition 0: offsets [10, 20) are gone", "\"alert\":\"offsets_lost\""] {
+        assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
+    }
+    let place = |partition: i32, from: i64, to: serde_json::Value| serde_json::json!({"topic": job.topic, "partition": partition, "from": from, "to": to});
+    assert_eq!(lost(&job), [place(0, 10, 20.into())]);
+    assert_eq!(position(&job, 0), Some(30));
+    // Nothing is left to read behind the gap: that is committed too, once.
+    job.produce(0, &impressions(30..40));
+    topics::delete_records(Broker::shared(), &job.topic, 0, 40);
+    job.available_now(&[]).exits(0);
+    assert!(!job.available_now(&[]).exits(0).stderr.contains("offsets"));
+    assert_eq!(lost(&job).len(), 2);
+
+    // Made again with a partition less: it is read from its beginning.
+    topics::make_again(Broker::shared(), &job.topic, 1);
+    job.produce(0, &impressions(0..50));
+    let told = job.available_now(&[]).exits(0);
+    assert!(told.stderr.contains("was deleted and made again"), "{}", told.stderr);
+    assert_eq!(position(&job, 0), Some(50));
+    assert_eq!(lost(&job)[2..], [place(0, 40, serde_json::Value::Null), place(1, 0, serde_json::Value::Null)]);
+    assert!(!job.available_now(&[]).exits(0).stderr.contains("gone"), "it is said once");
+    assert_eq!(delta::read_with_python(&job.sink()).rows.len(), 10 + 10 + 50);
+}
+
+#[test]
 fn a_message_that_changed_is_compared_before_anything_is_read() {
     const PROTO: &str = "proto/ads/v1/ads.proto";
     let job = Job::new("versions", 1);

@@ -355,8 +355,8 @@ impl Quiet {
     }
 }
 
-const WAYS_OUT: &str = "Two ways out: reset the sink's table and start over with what is kept, or, in a later version, \
-    go on behind the gap with on_data_loss = 'skip'";
+const WAYS_OUT: &str = "Two ways out: reset the sink's table and start over with what is kept, or go on behind the gap \
+    with 'on_data_loss' 'skip'";
 
 /// The error of offsets that the broker does not have. `kept`: what it has, if that is known.
 fn lost(topic: &str, range: PartitionRange, kept: Option<&PartitionBounds>) -> Error {
@@ -418,7 +418,7 @@ mod tests {
             let error = lost("t", RANGE, kept.as_ref());
             assert_eq!(error.kind(), kind);
             assert!(error.message().starts_with(begin), "{error}");
-            assert_eq!(error.message().contains("on_data_loss = 'skip'"), kind == ErrorKind::Violated);
+            assert_eq!(error.message().contains("'on_data_loss' 'skip'"), kind == ErrorKind::Violated);
         }
     }
 

@@ -55,12 +55,17 @@ impl Calendar {
             }
         }
         cursor.leave_to(outer, after);
+        self.put(row, numbers);
+        Ok(())
+    }
+
+    /// Puts the value of four numbers into `row`.
+    pub(super) fn put(&mut self, row: usize, numbers: [i32; 4]) {
         self.last = (row, numbers);
         match self.kind.value(numbers) {
             Some(value) => self.values.put(row, value),
             None => self.values.truncate(row),
         }
-        Ok(())
     }
 
     /// Whether a message was read into `row`, the last one, be it one that no calendar has.

@@ -332,11 +332,11 @@ impl Map {
             }
         }
         cursor.leave(outer);
-        if let Column::Json(texts) = &mut self.values
-            && texts.values.len() <= at
-        {
-            // A value that is absent is an empty message, and that has a text.
-            texts.read(&[], at, depth + 1)?;
+        // A value that is absent is an empty message: that has a text, and is a time of day.
+        match &mut self.values {
+            Column::Json(texts) if texts.values.len() <= at => texts.read(&[], at, depth + 1)?,
+            Column::Calendar(days) if !days.has(at) => days.put(at, [0; 4]),
+            _ => {}
         }
         self.values.check(cursor, at)?;
         self.offsets.push()

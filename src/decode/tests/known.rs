@@ -305,3 +305,21 @@ fn a_json_text_of_many_parts_takes_time_as_its_bytes_do() {
     let text = Some(r#"{"a":null}"#);
     assert_eq!(texts, [text, text, None, text]);
 }
+
+#[test]
+fn a_value_of_a_map_that_is_absent_is_an_empty_message() {
+    let source = r#"syntax = "proto3"; import "google/protobuf/struct.proto"; import "google/type/date.proto";
+        import "google/type/timeofday.proto";
+        message M { map<int32, google.protobuf.Struct> a = 1; map<int32, google.protobuf.Value> b = 2;
+          map<int32, google.protobuf.ListValue> c = 3; map<int32, google.type.Date> d = 4;
+          map<int32, google.type.TimeOfDay> e = 5; }"#;
+    let message = Descriptors::from_texts("m", [("m".to_string(), source.to_string())].into()).unwrap();
+    let message = message.message("M").unwrap();
+    let mut decoder = Decoder::new(&message, &["a", "b", "c", "d", "e"], &Selection::All).unwrap();
+    let record: Vec<u8> = (1..=5).flat_map(|field| [field << 3 | 2, 2, 0x08, 7]).collect();
+    decoder.push(&record).unwrap();
+    let batch = decoder.finish().unwrap();
+    let text = arrow::util::pretty::pretty_format_batches(&[batch]).unwrap().to_string();
+    let cells: Vec<&str> = text.lines().nth(3).unwrap().split('|').map(str::trim).collect();
+    assert_eq!(cells[1..6], ["{7: {}}", "{7: null}", "{7: []}", "{7: }", "{7: 00:00:00}"]);
+}

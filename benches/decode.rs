@@ -195,7 +195,35 @@ struct Case<'a> {
     generated: fn(&[u8]) -> bool,
 }
 
+/// With `FLUMEN_COUNT=READER:ROUNDS` that reader reads each batch so often and nothing is timed: for valgrind, which
+/// counts instructions (`scripts/count-decode`).
+fn count(case: &Case<'_>, wish: &str) {
+    let (reader, rounds) = wish.split_once(':').expect("READER:ROUNDS");
+    let rounds: usize = rounds.parse().expect("a number of rounds");
+    let mut decoder = Decoder::new(case.message, &case.columns, &Selection::All).expect("the columns are fields");
+    let binary = BinaryArray::from_iter_values(case.records);
+    for _ in 0..rounds {
+        match reader {
+            "flumen" => {
+                case.records.iter().for_each(|record| decoder.push(black_box(record)).expect("whole records"));
+                black_box(decoder.finish().expect("the batch is small"));
+            }
+            "ptars" => drop(black_box(
+                binary_array_to_record_batch_direct(&binary, case.message, &PtarsConfig::new()).expect("whole records"),
+            )),
+            "prost" => assert!(case.records.iter().all(|record| (case.generated)(black_box(record)))),
+            other => panic!("no reader is called {other}"),
+        }
+    }
+}
+
 fn run(criterion: &mut Criterion, case: &Case<'_>, others: bool) {
+    if let Ok(wish) = std::env::var("FLUMEN_COUNT") {
+        if std::env::var("FLUMEN_COUNT_CASE").is_ok_and(|name| case.name.starts_with(&name)) {
+            count(case, &wish);
+        }
+        return;
+    }
     let mut decoder = Decoder::new(case.message, &case.columns, &Selection::All).expect("the columns are fields");
     let mut group = criterion.benchmark_group(&case.name);
     group.throughput(Throughput::Elements(case.records.len() as u64));

@@ -1,14 +1,17 @@
 //! Where tables and files lie: a path or URL becomes an object store or a Delta log store. This is the one place where
 //! store options and credentials come in, so that another store is configuration and never code.
 
-use std::collections::BTreeMap;
+mod s3;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component, Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use deltalake::logstore::{LogStoreRef, StorageConfig, logstore_with, object_store_factories};
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use parking_lot::Mutex;
 use url::Url;
 
 use crate::error::{Error, Result};
@@ -21,6 +24,10 @@ pub type Wrapper = Arc<dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Se
 pub struct Storage {
     options: BTreeMap<String, String>,
     wrapper: Option<Wrapper>,
+    /// The stores over a network, by scheme and host: they keep connections and credentials.
+    remote: Arc<Mutex<BTreeMap<String, Arc<dyn ObjectStore>>>>,
+    /// The hosts that have shown that they put only where nothing is.
+    proven: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl fmt::Debug for Storage {
@@ -31,8 +38,10 @@ impl fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Stores that need no options: local disk and memory.
+    /// Stores without options of their own: local disk, memory, and S3 as the environment has it.
     pub fn new() -> Self {
+        static REGISTERED: std::sync::Once = std::sync::Once::new();
+        REGISTERED.call_once(s3::register);
         Self::default()
     }
 
@@ -126,6 +135,14 @@ impl Storage {
             .ok_or_else(|| {
                 Error::invalid(format!("this build has no store for `{scheme}://`; use a local path or file://"))
             })?;
+        let is_remote = !matches!(scheme, "file" | "memory");
+        let host = format!("{scheme}://{}", url.authority());
+        if is_remote && let Some(store) = self.remote.lock().get(&host) {
+            let path = Path::from_url_path(url.path()).map_err(|e| {
+                Error::invalid(format!("location `{}` is no path of a store", shown(url.as_str()))).caused_by(e)
+            })?;
+            return Ok((Arc::clone(store), path));
+        }
         let (store, path) = factory.parse_url_opts(url, &self.config()?).map_err(|e| {
             Error::invalid(format!("the store of `{}` cannot be set up", shown(url.as_str()))).caused_by(e)
         })?;
@@ -133,8 +150,63 @@ impl Storage {
             Some(wrap) => wrap(store),
             None => store,
         };
+        if is_remote {
+            self.remote.lock().insert(host, Arc::clone(&store));
+        }
         Ok((store, path))
     }
+
+    /// Has a store over a network show that it puts only where nothing is: a store that overwrites all the same would
+    /// lose versions of a table without a word. Asked once for each host.
+    ///
+    /// # Errors
+    /// `Invalid` when it overwrites, does not know such puts, or does not let us write; `Unavailable` when it fails.
+    pub async fn prove_put_if_absent(&self, location: &str, id: uuid::Uuid) -> Result<()> {
+        let (store, url, path) = self.object_store(location)?;
+        let host = format!("{}://{}", url.scheme(), url.authority());
+        if matches!(url.scheme(), "file" | "memory") || self.proven.lock().contains(&host) {
+            return Ok(());
+        }
+        let probe = path.join("_flumen").join(format!("probe-{id}"));
+        let create = || store.put_opts(&probe, "probe".into(), PutMode::Create.into());
+        create().await.map_err(|e| refused(location, e))?;
+        let again = create().await;
+        let deleted = store.delete(&probe).await;
+        match again {
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
+            Ok(_) => {
+                return Err(Error::invalid(format!(
+                    "the store of `{}` overwrites what it was told to put only where nothing is: versions of a table \
+                     would be lost. Use a store that knows If-None-Match",
+                    shown(location)
+                )));
+            }
+            Err(other) => return Err(refused(location, other)),
+        }
+        deleted.map_err(|e| refused(location, e))?;
+        self.proven.lock().insert(host);
+        Ok(())
+    }
+}
+
+/// The error of a store that does not do what it was asked for: what it refuses is not asked again.
+pub fn refused(location: &str, error: object_store::Error) -> Error {
+    use object_store::Error as E;
+    let place = shown(location);
+    match error {
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => Error::invalid(format!(
+            "the store of `{place}` does not let us in: mend the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, a role) \
+             or their rights"
+        )),
+        E::NotImplemented { .. } | E::NotSupported { .. } => Error::invalid(format!(
+            "the store of `{place}` cannot put only where nothing is, which exactly-once needs: use another one"
+        )),
+        E::NotFound { .. } => {
+            Error::invalid(format!("the store of `{place}` does not exist: make the bucket, or mend the LOCATION"))
+        }
+        _ => Error::unavailable(format!("the store of `{place}` failed: run it again")),
+    }
+    .caused_by(error)
 }
 
 /// An absolute path without `.` and `..`, whether it exists or not.

@@ -25,6 +25,7 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     let sink_spec = super::sink_of(pipeline, spec)?;
     let owner = Owner::new(&pipeline.name, &spec.name);
     let sides = Arc::new(side::of_query(deps, pipeline, spec, sink_spec, owner.clone()));
+    deps.storage.prove_put_if_absent(&sink_spec.location, deps.clock.new_id()).await?;
     let mut sink = DeltaSink::open(sink_spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
     sink.add_columns().await?;
     let session = QuerySession::new(deps, pipeline, SessionParts::of_query(pipeline, spec, true)).await?;

@@ -86,6 +86,7 @@ impl StreamingQuery {
     pub(crate) async fn open(deps: Deps, alerts: Alerts, pipeline: Arc<Pipeline>, spec: &QuerySpec) -> Result<Self> {
         let sink_spec = Arc::new(super::sink_of(&pipeline, spec)?.clone());
         let owner = Owner::new(&pipeline.name, &spec.name);
+        deps.storage.prove_put_if_absent(&sink_spec.location, deps.clock.new_id()).await?;
         let mut sink = DeltaSink::open(&sink_spec, owner.clone(), &deps.storage, Arc::clone(&deps.clock)).await?;
         let sides = Arc::new(side::of_query(&deps, &pipeline, spec, &sink_spec, owner));
         sides.roll_forward(&sink).await?;

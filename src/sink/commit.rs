@@ -21,6 +21,7 @@ use crate::sink::definition::Definition;
 use crate::sink::entry::{Digest, Entry};
 use crate::sink::log::Anchor;
 use crate::sink::{DeltaSink, TableState};
+use crate::storage;
 
 /// Foreign versions that one commit steps over at most.
 const MAX_REBASES: u32 = 1_000;
@@ -281,6 +282,7 @@ impl DeltaSink {
                 let ours = other.attempt.as_deref() == Some(entry.attempt.to_string().as_str());
                 Ok(Some(if ours { Put::Landed } else { Put::Taken(Box::new(other)) }))
             }
+            Err(TransactionError::ObjectStore { source }) => Err(storage::refused(&self.spec.location, source)),
             Err(e) => Err(Error::unavailable(format!("version {version} could not be written")).caused_by(e)),
         }
     }

@@ -15,7 +15,7 @@ pub struct Foreign {
     pub rows: Vec<BTreeMap<String, Value>>,
 }
 
-const READ: &str = r#"
+pub const READ: &str = r#"
 import json, os, sys
 from deltalake import DeltaTable
 t = DeltaTable(sys.argv[1])
@@ -36,7 +36,12 @@ pub fn read_with_python(table: &Path) -> Foreign {
     let python = std::env::var("FLUMEN_PYTHON").unwrap_or_else(|_| {
         panic!("FLUMEN_PYTHON names no Python with the package deltalake: run the tests with scripts/test")
     });
-    let output = Command::new(&python).args(["-c", READ]).arg(table).output().expect("python starts");
+    read_by(Command::new(&python).args(["-c", READ]).arg(table))
+}
+
+/// Reads a table with the command that runs the script.
+pub fn read_by(command: &mut Command) -> Foreign {
+    let output = command.output().expect("python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("what the script prints")
 }

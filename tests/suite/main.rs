@@ -20,6 +20,7 @@ mod main_job;
 mod quarantine;
 mod recordings;
 mod registry_server;
+mod s3;
 mod schema_registry;
 mod tidy;
 mod topics;

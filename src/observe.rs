@@ -108,6 +108,12 @@ pub struct SourceProgress {
     /// Fields that the message does not know, where the query reads a column `_unknown`.
     #[serde(skip_serializing_if = "is_zero")]
     pub num_unknown_fields: u64,
+    /// Numbers of enums without a name.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub num_nameless_enum_numbers: u64,
+    /// Dates and times of day that no calendar has.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub num_impossible_dates: u64,
 }
 
 fn is_zero(count: &u64) -> bool {

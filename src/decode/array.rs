@@ -128,17 +128,22 @@ fn finish_calendar(calendar: &mut Calendar, rows: usize) -> Result<ArrayRef, Arr
 }
 
 /// The names of numbers; a number without a name is written out.
-fn spell(numbers: &[i32], names: &EnumNames, nulls: Option<NullBuffer>) -> Result<StringArray, ArrowError> {
+fn spell(numbers: &[i32], names: &mut EnumNames, nulls: Option<NullBuffer>) -> Result<StringArray, ArrowError> {
     let mut text = String::new();
+    let mut nameless = 0;
     let mut ends = Vec::with_capacity(numbers.len() + 1);
     ends.push(0);
     for number in numbers {
         match names.name(*number) {
             Some(name) => text.push_str(name),
-            None => _ = write!(text, "{number}"),
+            None => {
+                nameless += 1;
+                _ = write!(text, "{number}");
+            }
         }
         ends.push(i32::try_from(text.len()).map_err(|_| ArrowError::OffsetOverflowError(text.len()))?);
     }
+    names.nameless += nameless;
     StringArray::try_new(OffsetBuffer::new(ScalarBuffer::from(ends)), text.into_bytes().into(), nulls)
 }
 

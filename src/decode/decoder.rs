@@ -12,6 +12,7 @@ use super::array::masked;
 use super::column::message::Message;
 use super::cursor::Cursor;
 use super::fault::{DecodeFault, Reason};
+use super::oddities::Oddities;
 use super::plan;
 use super::selection::Selection;
 use super::vector::Validity;
@@ -119,9 +120,11 @@ impl Decoder {
         self.present.truncate(self.rows);
     }
 
-    /// The fields that were not known since the last call, where they are kept: where a column `_unknown` is read.
-    pub fn take_unknown(&mut self) -> u64 {
-        std::mem::take(&mut self.unknown)
+    /// What was odd in the batches that were finished since the last call.
+    pub fn take_oddities(&mut self) -> Oddities {
+        let mut odd = Oddities { unknown_fields: std::mem::take(&mut self.unknown), ..Oddities::default() };
+        self.root.columns.iter_mut().for_each(|column| column.tally(&mut odd));
+        odd
     }
 
     /// The rows so far.

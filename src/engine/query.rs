@@ -446,13 +446,16 @@ impl StreamingQuery {
         let sources = self.topics.iter().zip(&planned.shares).map(|(topic, share)| {
             let spec = topic.tables[0].spec();
             let of = |offsets| TopicOffsets::from([(spec.topic.clone(), offsets)]);
+            let odd = share.counts.oddities();
             SourceProgress {
                 description: format!("kafka://{}/{}", spec.brokers, spec.topic),
                 start_offset: of(share.ranges.iter().map(|r| (r.partition, r.from)).collect()),
                 end_offset: of(share.next.clone()),
                 latest_offset: of(share.latest.clone()),
                 num_input_rows: share.counts.totals().read,
-                num_unknown_fields: share.counts.unknown_fields(),
+                num_unknown_fields: odd.unknown_fields,
+                num_nameless_enum_numbers: odd.nameless_numbers,
+                num_impossible_dates: odd.impossible_dates,
             }
         });
         let since_last = Some(planned.since_last).filter(|seconds| *seconds > 0.0);

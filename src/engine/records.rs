@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::record_key::KeyDecoder;
 use super::writer_schemas::WriterSchemas;
-use crate::decode::{DecodeFault, Decoder, Reason, Selection};
+use crate::decode::{DecodeFault, Decoder, Oddities, Reason, Selection};
 use crate::error::{Alarm, Error, Result};
 use crate::observe::Records;
 use crate::pipeline::{DEAD_LETTERS_FREE, KeyFormat, NullValue, OnDecodeError, SourceSpec, ValueFormat};
@@ -31,8 +31,8 @@ pub(crate) struct RecordCounts {
     decoded: AtomicU64,
     null: AtomicU64,
     dead: AtomicU64,
-    /// Fields that the message does not know, where a query reads them.
-    unknown: AtomicU64,
+    /// What was odd and is no fault.
+    odd: Mutex<Oddities>,
     /// The first dead letter, for the message when there are too many.
     first: Mutex<Option<String>>,
     limit: Option<DeadLetterLimit>,
@@ -64,9 +64,9 @@ impl RecordCounts {
         Records { read: of(&self.read), decoded: of(&self.decoded), dead: of(&self.dead), null: of(&self.null) }
     }
 
-    /// Fields that the message does not know, where a query reads a column `_unknown`.
-    pub(crate) fn unknown_fields(&self) -> u64 {
-        self.unknown.load(Ordering::Relaxed)
+    /// What was odd and is no fault.
+    pub(crate) fn oddities(&self) -> Oddities {
+        *self.odd.lock()
     }
 
     /// Hands dead letters to their writer; waits while it is behind.
@@ -268,9 +268,12 @@ impl RecordDecoder {
         counts.null.fetch_add(nulls, Ordering::Relaxed);
         counts.dead.fetch_add(dead, Ordering::Relaxed);
         counts.decoded.fetch_add(raw.len() as u64 - nulls - dead, Ordering::Relaxed);
-        let unknown = self.decoder.as_mut().map_or(0, Decoder::take_unknown);
-        counts.unknown.fetch_add(unknown, Ordering::Relaxed);
-        Ok(Decoded { rows: self.rows(raw, kept)?, letters })
+        let rows = self.rows(raw, kept)?;
+        let odd = self.decoder.as_mut().map(Decoder::take_oddities).unwrap_or_default();
+        if odd != Oddities::default() {
+            counts.odd.lock().add(odd);
+        }
+        Ok(Decoded { rows, letters })
     }
 
     fn rows(&mut self, raw: &RawBatch, kept: Option<Vec<u32>>) -> Result<RecordBatch> {

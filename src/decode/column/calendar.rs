@@ -27,6 +27,10 @@ pub(in crate::decode) struct Calendar {
     pub(in crate::decode) kind: CalendarKind,
     /// The row that was read last with its numbers, for a second message that merges.
     last: (usize, [i32; 4]),
+    /// The rows whose message no calendar has.
+    impossible: Vec<usize>,
+    /// How many there were in the batches before, until they are taken.
+    pub(in crate::decode) counted: u64,
 }
 
 /// The tags of the four numbers.
@@ -34,7 +38,8 @@ const TAGS: [u32; 4] = [0x08, 0x10, 0x18, 0x20];
 
 impl Calendar {
     pub(in crate::decode) fn new(kind: CalendarKind, nullable: bool) -> Self {
-        Self { values: Fixed::new(0, nullable), kind, last: (usize::MAX, [0; 4]) }
+        let last = (usize::MAX, [0; 4]);
+        Self { values: Fixed::new(0, nullable), kind, last, impossible: Vec::new(), counted: 0 }
     }
 
     pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
@@ -62,9 +67,13 @@ impl Calendar {
     /// Puts the value of four numbers into `row`.
     pub(super) fn put(&mut self, row: usize, numbers: [i32; 4]) {
         self.last = (row, numbers);
+        self.impossible.pop_if(|last| *last == row);
         match self.kind.value(numbers) {
             Some(value) => self.values.put(row, value),
-            None => self.values.truncate(row),
+            None => {
+                self.values.truncate(row);
+                self.impossible.push(row);
+            }
         }
     }
 
@@ -80,6 +89,8 @@ impl Calendar {
     /// Takes the values of that many rows. What comes next is another message.
     pub(in crate::decode) fn finish(&mut self, rows: usize) -> (Vec<i64>, Option<NullBuffer>) {
         self.last.0 = usize::MAX;
+        self.counted += self.impossible.len() as u64;
+        self.impossible.clear();
         self.values.finish(rows)
     }
 
@@ -87,6 +98,7 @@ impl Calendar {
     pub(in crate::decode) fn truncate(&mut self, rows: usize) {
         self.values.truncate(rows);
         self.last.0 = usize::MAX;
+        while self.impossible.pop_if(|last| *last >= rows).is_some() {}
     }
 }
 

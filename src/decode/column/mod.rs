@@ -13,6 +13,7 @@ use self::message::Message;
 use self::nested::{EnumNames, List, Map, Time, Wrapper};
 use super::cursor::{Cursor, MAX_DEPTH};
 use super::fault::Reason;
+use super::oddities::Oddities;
 use super::vector::{Fixed, Variable};
 
 /// A column: its type on the wire says how it is read. All of them are written at a row, also the children of lists:
@@ -145,6 +146,18 @@ impl Column {
         match self {
             Column::Calendar(c) => c.has(row),
             _ => self.len() > row,
+        }
+    }
+
+    /// Takes the counts of what was odd in finished batches.
+    pub(super) fn tally(&mut self, odd: &mut Oddities) {
+        match self {
+            Column::Enum(_, names) => odd.nameless_numbers += std::mem::take(&mut names.nameless),
+            Column::Calendar(c) => odd.impossible_dates += std::mem::take(&mut c.counted),
+            Column::Message(c) => c.columns.iter_mut().for_each(|column| column.tally(odd)),
+            Column::List(c) => c.item.tally(odd),
+            Column::Map(c) => c.values.tally(odd),
+            _ => {}
         }
     }
 

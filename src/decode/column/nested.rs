@@ -14,6 +14,8 @@ pub(in crate::decode) struct EnumNames {
     dense: Vec<Option<Box<str>>>,
     others: HashMap<i32, Box<str>>,
     longest: usize,
+    /// Numbers without a name that were spelled out, until they are taken.
+    pub(in crate::decode) nameless: u64,
 }
 
 /// The longest number as text: `-2147483648`.
@@ -31,7 +33,7 @@ impl EnumNames {
                 None => _ = others.insert(*number, name.as_str().into()),
             }
         }
-        Self { dense, others, longest }
+        Self { dense, others, longest, nameless: 0 }
     }
 
     /// The name of a number, if it has one.

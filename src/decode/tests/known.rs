@@ -218,12 +218,13 @@ fn what_is_not_known_is_kept_where_it_is_asked_for() {
             assert_eq!(kept(&inner), [Some(vec![0x10, 7]), None, Some(vec![0x10, 8, 0x10, 9])]);
             count += 3;
         }
-        assert_eq!((decoder.take_unknown(), decoder.take_unknown()), (count, 0));
+        let mut unknown = || decoder.take_oddities().unknown_fields;
+        assert_eq!((unknown(), unknown()), (count, 0));
     }
     // Nobody asks for it: nothing is counted.
     let mut decoder = Decoder::of_shape(&shape, &["a"], &Selection::All, true).unwrap();
     decoder.push(&record).unwrap();
-    assert_eq!(decoder.take_unknown(), 0);
+    assert_eq!(decoder.take_oddities().unknown_fields, 0);
 }
 
 #[test]
@@ -322,4 +323,26 @@ fn a_value_of_a_map_that_is_absent_is_an_empty_message() {
     let text = arrow::util::pretty::pretty_format_batches(&[batch]).unwrap().to_string();
     let cells: Vec<&str> = text.lines().nth(3).unwrap().split('|').map(str::trim).collect();
     assert_eq!(cells[1..6], ["{7: {}}", "{7: null}", "{7: []}", "{7: }", "{7: 00:00:00}"]);
+}
+
+#[test]
+fn what_is_odd_is_counted_once() {
+    let source = r#"syntax = "proto3"; import "google/type/date.proto"; enum E { ZERO = 0; ONE = 1; }
+        message M { repeated E e = 1; google.type.Date day = 2; repeated google.type.Date days = 3; In in = 4; }
+        message In { E e = 1; }"#;
+    let message = Descriptors::from_texts("m", [("m".to_string(), source.to_string())].into()).unwrap();
+    let message = message.message("M").unwrap();
+    let mut decoder = Decoder::new(&message, &["e", "day", "days", "in"], &Selection::All).unwrap();
+    for _ in 0..2 {
+        // e = [1, 7, 8], in { e = 9 }, a day in two parts that is one in the end, two days of which one is none.
+        let day = [0x12, 3, 0x08, 0xe8, 0x0f, 0x12, 4, 0x10, 2, 0x18, 29];
+        let days = [0x1a, 0, 0x1a, 7, 0x08, 0xe8, 0x0f, 0x10, 2, 0x18, 29];
+        let record = [&[0x0a, 3, 1, 7, 8, 0x22, 2, 0x08, 9][..], &day, &days].concat();
+        decoder.push(&record).unwrap();
+        decoder.push(&[&record[..], &[0x1a, 9]].concat()).unwrap_err();
+        decoder.push(&[0x12, 0]).unwrap();
+        decoder.finish().unwrap();
+        let odd = decoder.take_oddities();
+        assert_eq!((odd.nameless_numbers, odd.impossible_dates), (3, 2));
+    }
 }

@@ -172,13 +172,17 @@ fn rfc3339<S: serde::Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<
 impl fmt::Display for Progress {
     /// One line: time, query, version, records, rows, records/s, lag, how long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dead = match self.records.dead {
-            0 => String::new(),
-            dead => format!(" ({} dead)", grouped(dead)),
+        // What became neither a row nor nothing at all.
+        let apart = |parts: [(&str, u64); 2]| {
+            let parts = parts.into_iter().filter(|(_, count)| *count > 0);
+            let parts: Vec<String> = parts.map(|(name, count)| format!("{} {name}", grouped(count))).collect();
+            if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
         };
+        let dead = apart([("dead", self.records.dead), ("null", self.records.null)]);
+        let broken = apart([("quarantined", self.rows.quarantined), ("dropped", self.rows.dropped)]);
         write!(
             f,
-            "{}  {}  v{}  {} records{dead}  {} rows  {} records/s  lag {}  {:.3} s",
+            "{}  {}  v{}  {} records{dead}  {} rows{broken}  {} records/s  lag {}  {:.3} s",
             self.timestamp.to_rfc3339_opts(SecondsFormat::Millis, true),
             self.name,
             self.version,

@@ -101,10 +101,18 @@ impl Old {
 
     /// Prints what differs; how many changes are breaking.
     fn compare(&self, pipeline: &Pipeline, output: Format) -> Result<usize> {
-        let mut breaking = 0;
+        let (mut breaking, mut compared) = (0, 0);
         for source in &pipeline.sources {
             let ValueFormat::Protobuf { message, shaping, .. } = &source.format else { continue };
-            let Some(old) = self.descriptors.message(message.full_name()) else { continue };
+            let Some(old) = self.descriptors.message(message.full_name()) else {
+                return Err(Error::invalid(format!(
+                    "{}: message {} of {} is not in it, so nothing was compared; name the file that has it",
+                    self.name.display(),
+                    message.full_name(),
+                    source.name
+                )));
+            };
+            compared += 1;
             let [old, new] = [&old, message].map(|message| MessageShape::with(message, shaping.to_compare()));
             let found = changes(&old?, &new?);
             let of_message = found.iter().filter(|change| change.rule.is_breaking()).count();
@@ -135,6 +143,12 @@ impl Old {
                     })?,
                 }
             }
+        }
+        if compared == 0 {
+            let file = pipeline.file.display();
+            return Err(Error::invalid(format!(
+                "{file}: it has no topic of protobuf to compare; name a file that has"
+            )));
         }
         Ok(breaking)
     }

@@ -121,12 +121,18 @@ fn text(group: &LetterGroup) -> String {
 
 fn told(retried: &Retried) -> String {
     let version = retried.version.map_or_else(String::new, |version| format!(" (version {version})"));
+    let apart = |count: u64, what: &str| match count {
+        0 => String::new(),
+        count => format!(", {} {what}", grouped(count)),
+    };
     format!(
-        "{}: {} letters retried, {} committed as {} rows{version}, {} still cannot be decoded",
+        "{}: {} letters retried, {} committed as {} rows{}{}{version}, {} still cannot be decoded",
         retried.query,
         grouped(retried.letters),
         grouped(retried.committed),
         grouped(retried.rows),
+        apart(retried.quarantined, "quarantined"),
+        apart(retried.dropped, "dropped"),
         grouped(retried.dead)
     )
 }

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::output::print_line;
 use super::{Format, Globals, Inputs, load, table};
-use crate::engine::{QuerySession, SessionParts};
+use crate::engine::{QuerySession, SessionParts, side_table};
 use crate::error::{Error, Result};
 use crate::observe::Silent;
 
@@ -35,6 +35,13 @@ impl Sql {
         };
         let deps = load::deps(Arc::new(Silent), Some(pipeline.settings.broker_timeout));
         let tables = pipeline.tables_of(query)?;
+        let mut pipeline = Arc::unwrap_or_clone(pipeline);
+        let is_declared = |name: &String| {
+            pipeline.source(name).is_some() || pipeline.lookup(name).is_some() || pipeline.sink(name).is_some()
+        };
+        let others = tables.iter().filter(|name| !is_declared(name));
+        let sides: Vec<_> = others.filter_map(|name| side_table(&pipeline, name)).collect();
+        pipeline.lookups.extend(sides);
         let parts = SessionParts::everything(&pipeline).only(&tables);
         let session = QuerySession::new(&deps, &pipeline, parts).await?;
         session.read_to_the_end().await?;

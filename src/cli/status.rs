@@ -61,7 +61,11 @@ fn text(status: &QueryStatus) -> String {
         }
     }
     if status.dead_letters > 0 {
-        lines.push(format!("  {} dead letters: see `flumen dead-letters list`", grouped(status.dead_letters)));
+        lines.push(format!("  {} dead letters: see `flumen dead-letters list FILE`", grouped(status.dead_letters)));
+    }
+    if status.quarantined > 0 {
+        let rows = grouped(status.quarantined);
+        lines.push(format!("  {rows} rows quarantined: SELECT … FROM {}_quarantine", status.query));
     }
     lines.extend(status.lookups.iter().map(|(name, version)| format!("  lookup {name} at version {version}")));
     lines.extend(status.models.iter().map(|(name, sha256)| format!("  model {name} sha256 {sha256}")));

@@ -48,6 +48,7 @@ pub use letter_list::{LetterGroup, LetterSample, LetterView, list_letters};
 pub use retry::{Retried, retry_letters};
 pub use run::{RunOptions, run};
 pub use session::{Facts, QuerySession, SessionParts};
+pub use side::side_table;
 pub use status::{QueryStatus, TopicStatus, status};
 pub use stop::{Stop, Stopper, stopper};
 

@@ -112,9 +112,9 @@ impl RecordCounts {
         }
         let first = self.first.lock().clone().unwrap_or_default();
         Err(Error::violated(format!(
-            "topic {topic}: {dead} of {of} records of a micro-batch cannot be decoded, and dead_letter_limit is {}%; \
-             the first: {first}. Nothing of this micro-batch was committed. Mend the producer, `value.message` or the \
-             .proto, or raise `dead_letter_limit`, then run again",
+            "topic {topic}: at least {dead} of {of} records of a micro-batch cannot be decoded, and dead_letter_limit \
+             is {}%; the first: {first}. Nothing of this micro-batch was committed. Mend the producer, `value.message` \
+             or the .proto, or raise `dead_letter_limit`, then run again",
             share * 100.0
         ))
         .alarming(Alarm::LimitPassed))

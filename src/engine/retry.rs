@@ -20,6 +20,7 @@ use super::letter_log::LetterTopics;
 use super::records::{Letters, RecordCounts};
 use super::session::{QuerySession, SessionParts};
 use super::topic::Slice;
+use super::versions::Versions;
 use super::write::{Gate, close, watched, write_all};
 use super::{Deps, letter, selection};
 use crate::contract::ContractEnforcer;
@@ -44,8 +45,12 @@ pub struct Retried {
     pub committed: u64,
     /// Letters that still cannot be decoded.
     pub dead: u64,
-    /// Rows that the letters gave.
+    /// Rows that the letters gave the sink.
     pub rows: u64,
+    /// Rows that broke the contract and are in the quarantine table.
+    pub quarantined: u64,
+    /// Rows that broke the contract and were left out.
+    pub dropped: u64,
     /// The sink's version that holds them, the last one when there are several.
     pub version: Option<u64>,
 }
@@ -103,7 +108,16 @@ impl<'a> Retry<'a> {
             source.on_decode_error = OnDecodeError::DeadLetter;
         }
         let name = query.name.clone();
-        let done = Retried { query: name, letters: 0, committed: 0, dead: 0, rows: 0, version: None };
+        let done = Retried {
+            query: name,
+            letters: 0,
+            committed: 0,
+            dead: 0,
+            rows: 0,
+            quarantined: 0,
+            dropped: 0,
+            version: None,
+        };
         Self { deps, pipeline: Arc::new(pipeline), query, letters, done }
     }
 
@@ -143,6 +157,8 @@ impl<'a> Retry<'a> {
             if let Some(version) = self.commit(location, &run, clock).await? {
                 self.done.committed += run.records.read - run.records.dead;
                 self.done.rows += run.rows.written;
+                self.done.quarantined += run.rows.quarantined;
+                self.done.dropped += run.rows.dropped;
                 self.done.version = Some(version);
                 return Ok(());
             }
@@ -164,6 +180,8 @@ impl<'a> Retry<'a> {
         let mut topics = BTreeSet::new();
         let (mut counts, mut posts) = (Vec::new(), Vec::new());
         for table in session.topics() {
+            let versions = Versions { sink: &self.letters.sink, used: &wanted, accept: true };
+            versions.warn(table.spec()).await?;
             let bounds = table.log(0)?.bounds().await?;
             let range = |b: &crate::offsets::PartitionBounds| PartitionRange {
                 partition: b.partition,

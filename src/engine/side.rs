@@ -9,9 +9,29 @@ use super::{Deps, letter, quarantine};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::fault_point;
-use crate::pipeline::{Pipeline, QuerySpec, SinkSpec};
+use crate::pipeline::{LookupFormat, LookupSpec, Pipeline, QuerySpec, SinkSpec};
 use crate::sink::{DeltaSink, Owner, SideCommit, SideFiles, SinkWriter};
 use crate::storage::{self, Storage};
+
+/// The side table that an ad-hoc query means by `<sink>_dead_letters` or `<sink>_quarantine`.
+pub fn side_table(pipeline: &Pipeline, name: &str) -> Option<LookupSpec> {
+    let location = pipeline.queries.iter().find_map(|query| {
+        let sink = pipeline.sink(&query.name)?;
+        let source = || pipeline.sources.iter().find(|source| query.sources.contains(&source.name));
+        match name.strip_prefix(&query.name)? {
+            "_dead_letters" => Some(letter::location(source()?, sink)),
+            "_quarantine" => Some(quarantine::location(sink)),
+            _ => None,
+        }
+    })?;
+    Some(LookupSpec {
+        name: name.to_string(),
+        format: LookupFormat::Delta,
+        location,
+        options: BTreeMap::new(),
+        declared: None,
+    })
+}
 
 /// The side tables that a query may write.
 pub(crate) fn of_query(

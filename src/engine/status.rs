@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Deps;
-use super::letter_list::count_letters;
+use super::letter_list::{count_letters, count_quarantined};
 use crate::error::Result;
 use crate::pipeline::{Pipeline, QueryKind, QuerySpec};
 use crate::sink::{DeltaSink, Owner};
@@ -48,6 +48,8 @@ pub struct QueryStatus {
     pub topics: Vec<TopicStatus>,
     /// Its dead letters that no retry has committed since.
     pub dead_letters: u64,
+    /// Rows in its quarantine table.
+    pub quarantined: u64,
     /// Name and version of its lookups, as of the last commit of ours that the log still has.
     pub lookups: BTreeMap<String, String>,
     /// Name and SHA-256 of its models, likewise.
@@ -78,9 +80,10 @@ async fn of_query(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result
         entries.into_iter().flatten().filter_map(|e| Some((text(e, key)?, text(e, value)?))).collect()
     };
     let mut topics = Vec::new();
-    let mut dead_letters = 0;
+    let (mut dead_letters, mut quarantined) = (0, 0);
     if query.kind == QueryKind::Streaming {
         dead_letters = count_letters(deps, pipeline, query).await?;
+        quarantined = count_quarantined(deps, pipeline, query).await?;
         for source in pipeline.sources.iter().filter(|s| query.sources.contains(&s.name)) {
             let log = deps.topics.open(source, deps.patience)?;
             let positions = sink.positions(&source.topic);
@@ -100,6 +103,7 @@ async fn of_query(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result
         last_commit: last.as_ref().map(|last| last.time.clone()),
         topics,
         dead_letters,
+        quarantined,
         lookups: named("lookups", "table", "version"),
         models: named("models", "name", "sha256"),
     })

@@ -56,6 +56,27 @@ impl Versions<'_> {
         Ok(Some(hash))
     }
 
+    /// Warns of changes since the last commit that make old records mean something else: a retry of dead letters
+    /// decodes by today's message, whatever they were written as.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    pub(crate) async fn warn(&self, source: &SourceSpec) -> Result<()> {
+        let ValueFormat::Protobuf { message, shaping, .. } = &source.format else { return Ok(()) };
+        let Some(then) = self.sink.txn(&self.sink.owner().schema(&source.topic)) else { return Ok(()) };
+        let Some(old) = self.sink.kept_descriptors(then).await? else { return Ok(()) };
+        let old = Descriptors::from_set(&old).ok().and_then(|old| old.message(message.full_name()));
+        let Some(old) = old else { return Ok(()) };
+        let [old, new] = [&old, message].map(|message| MessageShape::with(message, shaping.to_compare()));
+        for change in changes(&old?, &new?) {
+            if change.rule.is_misread() && self.used.reads(&change.field) {
+                let topic = &source.topic;
+                tracing::warn!("topic {topic}: letters are read by today's message, and it has changed: {change}");
+            }
+        }
+        Ok(())
+    }
+
     fn judge(&self, source: &SourceSpec, changes: &[Change], observer: &dyn Observer) -> Result<()> {
         let query = &self.sink.owner().query;
         let (breaking, rest): (Vec<&Change>, Vec<&Change>) =

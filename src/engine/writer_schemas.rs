@@ -102,13 +102,18 @@ impl WriterSchemas {
         };
         // A package is renamed from version to version.
         let candidates = descriptors.messages_at(SCHEMA_FILE, &message_path(framed.index));
-        let Some(message) = candidates.into_iter().find(|message| local_name(message) == self.name) else {
+        let Some(message) = candidates.iter().find(|message| local_name(message) == self.name) else {
+            let found = candidates.first().map_or("none", MessageDescriptor::full_name);
+            tracing::warn!("records of schema {} are of message {found}, not {}", framed.schema, self.name);
             return refuse(SchemaFault::Message);
         };
-        let Ok(writer) = MessageShape::with(&message, self.shaping) else { return refuse(SchemaFault::Invalid) };
+        let Ok(writer) = MessageShape::with(message, self.shaping) else { return refuse(SchemaFault::Invalid) };
         let changes = changes(&writer, &self.reader);
         let misread = changes.into_iter().find(|c| c.rule.is_misread() && self.wanted.reads(&c.field));
-        misread.map_or(Ok(()), |change| Err((SchemaFault::Mismatch, change.field)))
+        misread.map_or(Ok(()), |change| {
+            tracing::warn!("records of schema {} cannot be read as {}: {change}", framed.schema, self.name);
+            Err((SchemaFault::Mismatch, change.field))
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use prost_reflect::prost::Message;
 use prost_reflect::prost_types::field_descriptor_proto::Label;
-use prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+use prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet};
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 use protox::Compiler;
 use sha2::{Digest, Sha256};
@@ -69,6 +69,9 @@ impl Descriptors {
         let lowered = editions::lowered(bytes)?;
         let plain = lowered.as_deref().unwrap_or(bytes);
         let set = FileDescriptorSet::decode(plain).map_err(|error| invalid(error.to_string()))?;
+        if let Some(name) = import_circle(&set.file) {
+            return Err(invalid(format!("{name} imports itself, directly or not")));
+        }
         for file in &set.file {
             // The pool must not see an unknown syntax: it panics when it makes that error.
             if !matches!(file.syntax.as_deref(), None | Some("proto2" | "proto3")) {
@@ -123,6 +126,21 @@ impl Descriptors {
     /// The SHA-256 of [`Descriptors::encoded`].
     pub fn sha256(&self) -> [u8; 32] {
         self.inner.sha256
+    }
+}
+
+/// A file that imports itself, directly or not: the pool would follow it for ever.
+fn import_circle(files: &[FileDescriptorProto]) -> Option<&str> {
+    let mut left: Vec<&FileDescriptorProto> = files.iter().collect();
+    loop {
+        let names: BTreeSet<&str> = left.iter().map(|file| file.name()).collect();
+        let before = left.len();
+        left.retain(|file| file.dependency.iter().any(|name| names.contains(name.as_str())));
+        match left.first() {
+            None => return None,
+            Some(file) if left.len() == before => return Some(file.name()),
+            Some(_) => {}
+        }
     }
 }
 
@@ -226,6 +244,23 @@ mod tests {
             assert!(fault.message.contains(words), "{fault}");
             assert_eq!(fault.file, Some(path), "{fault}");
         }
+    }
+
+    #[test]
+    fn sets_that_the_pool_does_not_bear_are_refused() {
+        let file = |name: &str, imports: &[&str]| FileDescriptorProto {
+            name: Some(name.into()),
+            dependency: imports.iter().map(|name| name.to_string()).collect(),
+            public_dependency: (0..imports.len() as i32).collect(),
+            ..Default::default()
+        };
+        let read = |file: Vec<FileDescriptorProto>| Descriptors::from_set(&FileDescriptorSet { file }.encode_to_vec());
+        assert!(read(vec![file("a", &[]), file("b", &["a"])]).is_ok());
+        for circle in [vec![file("a", &["a"])], vec![file("a", &["b"]), file("b", &["c"]), file("c", &["b"])]] {
+            assert!(read(circle).unwrap_err().message.contains("imports itself"));
+        }
+        let fault = read(vec![FileDescriptorProto { syntax: Some(String::new()), ..file("a", &[]) }]).unwrap_err();
+        assert_eq!(fault.kind, ProtoFaultKind::Editions);
     }
 
     #[test]

@@ -315,6 +315,11 @@ fn a_message_that_changed_is_compared_before_anything_is_read() {
         assert!(checked.stdout.contains(line), "{line}: {}", checked.stdout);
     }
 
+    // What is not in the other file was not compared: that is no consent.
+    std::fs::write(job.root().join("other.proto"), "syntax = \"proto3\"; message Other {}").unwrap();
+    let silent = finish(&mut flumen(job.root(), ["check", FILE, "--against", "other.proto"])).exits(2);
+    assert!(silent.stderr.contains("nothing was compared"), "{}", silent.stderr);
+
     // A field that the query does not use may change as it likes.
     job.edit(PROTO, "int64 slot = 2;", "int32 slot = 2;");
     job.edit(PROTO, "double bid = 8;", "int32 bid = 8;");

@@ -120,6 +120,13 @@ fn broken_rows_go_to_the_quarantine_and_say_all_that_they_break() {
     assert_eq!(info["side"].as_array().unwrap().len(), 1, "{info}");
     let id = format!("flumen:gate:gated:{}:0", place.topic);
     assert_eq!(delta::txns(&place.table("gated_quarantine"))[&id], 6, "the same position as in the sink");
+    let ask = |words: &[&str]| {
+        let mut command = flumen(place.dir.path(), [&["-o", "json"], words].concat());
+        finish(command.env("KAFKA_BROKERS", Broker::shared().address())).exits(0).json()
+    };
+    assert_eq!(ask(&["status", FILE])[0]["quarantined"], 4);
+    let sql = "SELECT count(*) AS n FROM gated_quarantine WHERE array_has(_violations, 'low')";
+    assert_eq!(ask(&["sql", FILE, sql])[0]["n"], 2);
     // Nothing is repeated, and a micro-batch without broken rows owes nothing.
     place.produce([good(7)]);
     place.run().exits(0);

@@ -32,6 +32,19 @@ fn the_house_is_tidy() {
     assert!(findings.is_empty(), "{} findings\n{}\n", findings.len(), findings.join("\n"));
 }
 
+#[test]
+fn promises_name_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let promises = std::fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
+    let named: Vec<_> = promises.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::")).collect();
+    assert!(named.len() > 20, "only {} tests are named", named.len());
+    for (module, test) in named {
+        let path = root.join(format!("tests/suite/{module}.rs"));
+        let source = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(source.contains(&format!("fn {test}(")), "docs/guarantees.md names {module}::{test}: there is none");
+    }
+}
+
 /// One line for each: `file:line: what is wrong, what to do`.
 fn findings(files: &[SourceFile]) -> Vec<String> {
     let test_modules: Vec<_> = files.iter().flat_map(|file| &file.test_modules).collect();

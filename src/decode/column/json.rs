@@ -258,7 +258,7 @@ fn number(of: f64, text: &mut Vec<u8>) -> Result<(), Reason> {
         string("NaN", text)
     } else if of.is_infinite() {
         string(if of > 0.0 { "Infinity" } else { "-Infinity" }, text)
-    } else if of.fract() == 0.0 && of.abs() <= WHOLE {
+    } else if of.fract() == 0.0 && of.abs() <= WHOLE && (of != 0.0 || of.is_sign_positive()) {
         serde_json::to_writer(text, &(of as i64)).map_err(|_| Reason::TooLarge)
     } else {
         serde_json::to_writer(text, &of).map_err(|_| Reason::TooLarge)
@@ -292,6 +292,7 @@ mod tests {
             ("n", some(Of::NullValue(0))),
             ("whole", some(Of::NumberValue(-3.0))),
             ("part", some(Of::NumberValue(0.25))),
+            ("nothing", some(Of::NumberValue(-0.0))),
             ("huge", some(Of::NumberValue(1e300))),
             ("nan", some(Of::NumberValue(f64::NAN))),
             ("text", some(Of::StringValue("a \"b\"\n".into()))),
@@ -305,11 +306,12 @@ mod tests {
         assert_eq!(
             told,
             serde_json::json!({
-                "n": null, "whole": -3, "part": 0.25, "huge": 1e300, "nan": "NaN", "text": "a \"b\"\n", "yes": true,
+                "n": null, "whole": -3, "part": 0.25, "nothing": -0.0, "huge": 1e300, "nan": "NaN", "text": "a \"b\"\n", "yes": true,
                 "list": [1, null], "in": {"x": false}
             })
         );
         assert!(json.contains("\"whole\":-3,") || json.contains("\"whole\":-3}"), "{json}");
+        assert!(json.contains("\"nothing\":-0.0"), "{json}");
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl Sql {
         let plan = state.create_physical_plan(&logical).await?;
         let schema = plan.schema();
         let batches = datafusion::physical_plan::collect(plan, session.task_context()).await?;
+        session.warn_of_what_was_left_out();
         match globals.output {
             Format::Text => print_line(&table::render(&schema, &batches, SHOWN)?),
             Format::Json => {

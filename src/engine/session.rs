@@ -193,6 +193,16 @@ impl QuerySession {
         }
         Ok(())
     }
+
+    /// Warns of records that a plan that read everything could not decode: it has no dead letters.
+    pub fn warn_of_what_was_left_out(&self) {
+        for table in &self.topics {
+            let counts = table.counts();
+            if let Some(told) = counts.and_then(|counts| counts.left_out(&table.spec().topic)) {
+                tracing::warn!("{told}");
+            }
+        }
+    }
 }
 
 pub(crate) fn runtime(memory_limit: u64) -> Result<Arc<RuntimeEnv>> {

@@ -106,6 +106,11 @@ impl TopicTable {
         state.scans = 0;
     }
 
+    /// What became of the records that the last plan read, once it has run.
+    pub(crate) fn counts(&self) -> Option<Arc<RecordCounts>> {
+        self.state.lock().slice.as_ref().map(|slice| Arc::clone(&slice.counts))
+    }
+
     /// The reader of scan `index` of a plan.
     pub(crate) fn log(&self, index: usize) -> Result<Arc<dyn Log>> {
         let mut state = self.state.lock();

@@ -168,6 +168,10 @@ fn bad_records_are_kept_apart_and_the_others_go_on() {
     assert_eq!(info["side"][0]["add"].as_array().unwrap().len(), 1, "{info}");
     let id = format!("flumen:land:landed:{}:0", place.topic);
     assert_eq!(delta::txns(&place.letters())[&id], 100, "the same position as in the sink");
+    let asked = finish(&mut place.command(&["-o", "json", "sql", FILE, "SELECT count(ad_id) AS n FROM ads"])).exits(0);
+    let told = "1 of 150 records cannot be decoded and are left out; the first: partition 0, offset 51: ad_id";
+    assert!(asked.stderr.contains(told), "{}", asked.stderr);
+    assert_eq!(asked.json()[0]["n"], 149);
 }
 
 #[test]

@@ -306,7 +306,8 @@ mod tests {
         assert_eq!(
             told,
             serde_json::json!({
-                "n": null, "whole": -3, "part": 0.25, "nothing": -0.0, "huge": 1e300, "nan": "NaN", "text": "a \"b\"\n", "yes": true,
+                "n": null, "whole": -3, "part": 0.25, "nothing": -0.0, "huge": 1e300,
+                "nan": "NaN", "text": "a \"b\"\n", "yes": true,
                 "list": [1, null], "in": {"x": false}
             })
         );

@@ -197,11 +197,14 @@ impl<'a> Cursor<'a> {
         self.data = outer.0;
     }
 
-    /// Enters the message of a field with that tag, whether it has a length or is a group, at that depth: with where
-    /// the place is to be after it, which is 0 where it ends with the message.
+    /// Enters the message of a field with that tag, whether it has a length or is a group, which is inside of `depth`
+    /// others: with where the place is to be after it, which is 0 where it ends with the message.
     #[inline(always)]
     pub(super) fn enter_as(&mut self, tag: u32, depth: usize) -> Result<(Outer<'a>, usize), Reason> {
-        if tag & 7 == 3 { self.enter_group(tag + 1, depth) } else { Ok((self.enter()?, 0)) }
+        if depth >= MAX_DEPTH {
+            return Err(Reason::Depth);
+        }
+        if tag & 7 == 3 { self.enter_group(tag + 1, depth + 1) } else { Ok((self.enter()?, 0)) }
     }
 
     #[cold]

@@ -6,7 +6,7 @@
 use arrow::buffer::NullBuffer;
 use chrono::{Datelike, NaiveDate};
 
-use super::super::cursor::{Cursor, MAX_DEPTH};
+use super::super::cursor::Cursor;
 use super::super::fault::Reason;
 use super::super::vector::Fixed;
 use super::nested::skip_beside;
@@ -43,15 +43,12 @@ impl Calendar {
     }
 
     pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
-        if depth >= MAX_DEPTH {
-            return Err(Reason::Depth);
-        }
         let known = match self.kind {
             CalendarKind::Date => &TAGS[..3],
             CalendarKind::TimeOfDay => &TAGS[..],
         };
         let mut numbers = if self.last.0 == row { self.last.1 } else { [0; 4] };
-        let (outer, after) = cursor.enter_as(tag, depth + 1)?;
+        let (outer, after) = cursor.enter_as(tag, depth)?;
         while !cursor.at_end() {
             let tag = cursor.tag()?;
             match known.iter().position(|known| *known == tag) {

@@ -89,11 +89,8 @@ impl Time {
         row: usize,
         depth: usize,
     ) -> Result<(), Reason> {
-        if depth >= MAX_DEPTH {
-            return Err(Reason::Depth);
-        }
         let start = cursor.position();
-        let (outer, after) = cursor.enter_as(tag, depth + 1)?;
+        let (outer, after) = cursor.enter_as(tag, depth)?;
         let (mut seconds, mut nanos) = match self.last {
             (last, seconds, nanos) if last == row && self.values.len() == row + 1 => (seconds, nanos),
             _ => (0, 0),
@@ -169,10 +166,7 @@ impl Wrapper {
         row: usize,
         depth: usize,
     ) -> Result<(), Reason> {
-        if depth >= MAX_DEPTH {
-            return Err(Reason::Depth);
-        }
-        let (outer, after) = cursor.enter_as(tag, depth + 1)?;
+        let (outer, after) = cursor.enter_as(tag, depth)?;
         while !cursor.at_end() {
             let tag = cursor.tag()?;
             if tag == self.tag {

@@ -47,10 +47,7 @@ impl Sql {
         session.read_to_the_end().await?;
         let state = session.state(deps.clock.now())?;
         let logical = pipeline.plan_sql(query, &state).await?;
-        let plan = state.create_physical_plan(&logical).await?;
-        let schema = plan.schema();
-        let batches = datafusion::physical_plan::collect(plan, session.task_context()).await?;
-        session.warn_of_what_was_left_out();
+        let (schema, batches) = session.collect(&state, &logical).await?;
         match globals.output {
             Format::Text => print_line(&table::render(&schema, &batches, SHOWN)?),
             Format::Json => {

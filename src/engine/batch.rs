@@ -6,7 +6,7 @@ use datafusion::physical_plan::ExecutionPlanProperties;
 
 use super::commit_info::CommitInfo;
 use super::session::{QuerySession, SessionParts};
-use super::write::{Gate, close, watched, write_all};
+use super::write::{Gate, watched, write_all};
 use super::{Deps, side};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
@@ -38,7 +38,7 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     let mut written = write_all(&plan, &session.task_context(), &gate, files)
         .await
         .map_err(|e| e.within(format!("query {}", spec.name)))?;
-    let adds = close(std::mem::take(&mut written.writers)).await?;
+    let adds = written.close().await?;
     let rows = written.rows(&adds, None)?;
     check_conservation(Records::default(), rows)?;
     let lookups = session.lookup_versions();

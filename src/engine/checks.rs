@@ -39,9 +39,7 @@ async fn rows_of(deps: &Deps, pipeline: &Pipeline, check: &CheckSpec) -> Result<
     session.read_to_the_end().await?;
     let state = session.state(deps.clock.now())?;
     let logical = pipeline.plan_check(check, &state).await?;
-    let plan = state.create_physical_plan(&logical).await?;
-    let batches: Vec<RecordBatch> = datafusion::physical_plan::collect(plan, session.task_context()).await?;
-    session.warn_of_what_was_left_out();
+    let (_, batches) = session.collect(&state, &logical).await?;
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     if rows == 0 {
         return Ok(None);

@@ -1,18 +1,13 @@
 //! `dead-letters list`: what is wrong with the letters that are open, grouped, with samples.
 
-use std::sync::Arc;
-
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, Int64Type};
-use datafusion::prelude::SessionContext;
-use deltalake::delta_datafusion::DeltaScanNext;
 use serde::Serialize;
 
+use super::Deps;
 use super::letter_box::LetterBox;
-use super::{Deps, quarantine};
 use crate::error::{Error, Result};
 use crate::pipeline::{Pipeline, QueryKind, QuerySpec};
-use crate::storage;
 
 /// Open letters with the same fault in the same field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -94,25 +89,6 @@ pub(crate) async fn count_letters(deps: &Deps, pipeline: &Pipeline, query: &Quer
         }
     }
     Ok(open)
-}
-
-/// How many rows are in the quarantine table of a query. Nothing is changed.
-///
-/// # Errors
-/// `Unavailable` when the store fails.
-pub(crate) async fn count_quarantined(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result<u64> {
-    let location = quarantine::location(super::sink_of(pipeline, query)?);
-    let log = deps.storage.log_store(&location)?;
-    let unreadable = |e: deltalake::DeltaTableError| {
-        Error::unavailable(format!("table `{}` cannot be read; run it again", storage::shown(&location))).caused_by(e)
-    };
-    if !log.is_delta_table_location().await.map_err(unreadable)? {
-        return Ok(0);
-    }
-    let context = SessionContext::new();
-    let table = DeltaScanNext::builder().with_log_store(log).with_session(Arc::new(context.state())).build();
-    context.register_table("quarantine", Arc::new(table.await?))?;
-    Ok(context.table("quarantine").await?.count().await? as u64)
 }
 
 async fn list(deps: &Deps, letters: &LetterBox, location: &str, view: &LetterView) -> Result<Vec<LetterGroup>> {

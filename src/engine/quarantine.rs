@@ -5,10 +5,14 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, ListBuilder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use chrono::{DateTime, Utc};
+use datafusion::prelude::SessionContext;
+use deltalake::delta_datafusion::DeltaScanNext;
 
+use super::Deps;
 use crate::contract::{Broken, Contract, ContractColumn};
 use crate::error::{Error, Result};
 use crate::pipeline::SinkSpec;
+use crate::storage;
 
 /// Where the rows go that `sink` does not take.
 pub(crate) fn location(sink: &SinkSpec) -> String {
@@ -57,4 +61,23 @@ pub(crate) fn rows(sink: &SinkSpec, broken: &Broken, clock: DateTime<Utc>) -> Re
     let columns = broken.rows.columns().iter().cloned().chain(added).collect();
     RecordBatch::try_new(table(sink).contract.arrow_schema(), columns)
         .map_err(|e| Error::unavailable(format!("quarantined rows do not fit their table: {e}; run it again")))
+}
+
+/// How many rows are in the quarantine table of `sink`. Nothing is changed.
+///
+/// # Errors
+/// `Unavailable` when the store fails.
+pub(crate) async fn count(deps: &Deps, sink: &SinkSpec) -> Result<u64> {
+    let location = self::location(sink);
+    let log = deps.storage.log_store(&location)?;
+    let unreadable = |e: deltalake::DeltaTableError| {
+        Error::unavailable(format!("table `{}` cannot be read; run it again", storage::shown(&location))).caused_by(e)
+    };
+    if !log.is_delta_table_location().await.map_err(unreadable)? {
+        return Ok(0);
+    }
+    let context = SessionContext::new();
+    let table = DeltaScanNext::builder().with_log_store(log).with_session(Arc::new(context.state())).build();
+    context.register_table("quarantine", Arc::new(table.await?))?;
+    Ok(context.table("quarantine").await?.count().await? as u64)
 }

@@ -18,7 +18,7 @@ use super::session::{QuerySession, SessionParts};
 use super::side::{self, SideTables};
 use super::topic::{Slice, TopicTable};
 use super::versions::Versions;
-use super::write::{Gate, close, watched};
+use super::write::{Gate, watched};
 use super::{Deps, letter, position, selection};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
@@ -392,7 +392,7 @@ impl StreamingQuery {
         let within = |e: Error| e.within(format!("query {}", self.sink_spec.name));
         let watch = Stopwatch::start();
         fault_point::pass("close").await?;
-        let adds = close(std::mem::take(&mut written.writers)).await?;
+        let adds = written.close().await?;
         let quarantine = written.close_quarantine(&self.sink_spec).await?;
         planned.durations.close_files = millis(watch.elapsed());
         let records = Share::records(&planned.shares);

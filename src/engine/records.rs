@@ -108,11 +108,8 @@ impl RecordCounts {
     /// What a query that keeps no dead letters left out of `topic`; `None` when that is nothing.
     pub(crate) fn left_out(&self, topic: &str) -> Option<String> {
         let Records { read, dead, .. } = self.totals();
-        let first = self.first.lock().clone().unwrap_or_default();
-        let told = || {
-            format!("topic {topic}: {dead} of {read} records cannot be decoded and are left out; the first: {first}")
-        };
-        (dead > 0).then(told)
+        let first = self.first.lock().clone()?;
+        Some(format!("topic {topic}: {dead} of {read} records cannot be decoded and are left out; the first: {first}"))
     }
 
     fn check_share(&self, topic: &str, share: f64, of: u64) -> Result<()> {

@@ -21,7 +21,7 @@ use super::records::{Letters, RecordCounts};
 use super::session::{QuerySession, SessionParts};
 use super::topic::Slice;
 use super::versions::Versions;
-use super::write::{Gate, close, watched, write_all};
+use super::write::{Gate, watched, write_all};
 use super::{Deps, letter, selection};
 use crate::contract::ContractEnforcer;
 use crate::error::{Error, Result};
@@ -218,7 +218,7 @@ impl<'a> Retry<'a> {
             decoded.extend(good(&letters, &topic, &bad).into_iter().map(|letters| (topic.clone(), letters)));
         }
         let mut written = written?;
-        let adds = close(std::mem::take(&mut written.writers)).await?;
+        let adds = written.close().await?;
         let quarantine = written.close_quarantine(&gate.sink).await?;
         let mut records = Records::default();
         counts.iter().for_each(|counts| records.add(counts.totals()));

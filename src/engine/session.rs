@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
@@ -10,7 +11,7 @@ use datafusion::common::TableReference;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, TaskContext};
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::Deps;
@@ -194,8 +195,20 @@ impl QuerySession {
         Ok(())
     }
 
-    /// Warns of records that a plan that read everything could not decode: it has no dead letters.
-    pub fn warn_of_what_was_left_out(&self) {
+    /// The rows of a plan that reads everything, and their schema. Records that it could not decode are warned of: such a
+    /// plan has no dead letters.
+    ///
+    /// # Errors
+    /// What the plan returns.
+    pub async fn collect(&self, state: &SessionState, logical: &LogicalPlan) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        let plan = state.create_physical_plan(logical).await?;
+        let schema = plan.schema();
+        let rows = datafusion::physical_plan::collect(plan, self.task_context()).await?;
+        self.warn_of_what_was_left_out();
+        Ok((schema, rows))
+    }
+
+    fn warn_of_what_was_left_out(&self) {
         for table in &self.topics {
             let counts = table.counts();
             if let Some(told) = counts.and_then(|counts| counts.left_out(&table.spec().topic)) {

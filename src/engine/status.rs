@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Deps;
-use super::letter_list::{count_letters, count_quarantined};
+use super::letter_list::count_letters;
+use super::{Deps, quarantine};
 use crate::error::Result;
 use crate::pipeline::{Pipeline, QueryKind, QuerySpec};
 use crate::sink::{DeltaSink, Owner};
@@ -83,7 +83,7 @@ async fn of_query(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result
     let (mut dead_letters, mut quarantined) = (0, 0);
     if query.kind == QueryKind::Streaming {
         dead_letters = count_letters(deps, pipeline, query).await?;
-        quarantined = count_quarantined(deps, pipeline, query).await?;
+        quarantined = quarantine::count(deps, spec).await?;
         for source in pipeline.sources.iter().filter(|s| query.sources.contains(&s.name)) {
             let log = deps.topics.open(source, deps.patience)?;
             let positions = sink.positions(&source.topic);

@@ -35,7 +35,7 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 pub(crate) struct Written {
     /// The writers of the sink, still open.
-    pub(crate) writers: Vec<SinkWriter>,
+    writers: Vec<SinkWriter>,
     /// Rows that the plan gave.
     pub(crate) produced: u64,
     /// Rows that broke the contract and were left out.
@@ -196,18 +196,24 @@ impl Written {
         Ok(Rows { produced: self.produced, written: rows_of(adds)?, quarantined, dropped: self.dropped })
     }
 
+    /// Takes the sink's files, closed: what the commit adds.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    pub(crate) async fn close(&mut self) -> Result<Vec<Add>> {
+        close(std::mem::take(&mut self.writers)).await
+    }
+
     /// Takes the files of the rows that were kept apart, closed; `None` when there is none.
     ///
     /// # Errors
     /// `Unavailable` when the store fails.
     pub(crate) async fn close_quarantine(&mut self, sink: &SinkSpec) -> Result<Option<SideFiles>> {
         let add = close(std::mem::take(&mut self.quarantine)).await?;
-        if !add.is_empty() {
-            fault_point::pass("quarantine.close").await?;
-        }
         if add.is_empty() {
             return Ok(None);
         }
+        fault_point::pass("quarantine.close").await?;
         let table = quarantine::table(sink);
         SideFiles::new(&table, add).with_schema(&table).map(Some)
     }
@@ -234,11 +240,8 @@ pub(crate) fn violated(violation: Violation) -> Error {
     .alarming(Alarm::ContractBroken)
 }
 
-/// Closes files: what the commit adds.
-///
-/// # Errors
-/// `Unavailable` when the store fails.
-pub(crate) async fn close(writers: Vec<SinkWriter>) -> Result<Vec<Add>> {
+/// Closes files, side by side.
+async fn close(writers: Vec<SinkWriter>) -> Result<Vec<Add>> {
     let mut tasks = JoinSet::new();
     for writer in writers {
         tasks.spawn(writer.close());

@@ -353,9 +353,8 @@ impl Loader<'_> {
                 shape.columns_within(on_null_value == NullValue::Row).iter().cloned().collect()
             }
         };
-        if let Some(taken) =
-            value.iter().find(|f| [&META_COLUMNS[..], &[SCHEMA_ID]].concat().contains(&f.name().as_str()))
-        {
+        let is_ours = |name: &str| META_COLUMNS.contains(&name) || name == SCHEMA_ID;
+        if let Some(taken) = value.iter().find(|field| is_ours(field.name())) {
             let message =
                 format!("the message has a field `{}`, and every topic has a column of that name", taken.name());
             let fault = Fault::new(&self.source, place, message);

@@ -1,6 +1,7 @@
 //! A real Kafka for tests, through `scripts/kafka`: one for the whole test process, and more for tests that stop
 //! theirs.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -14,6 +15,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
+
+use crate::binary::flumen;
 
 /// How long anything may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,6 +50,13 @@ impl Broker {
     pub fn shared() -> &'static Broker {
         static SHARED: OnceLock<Broker> = OnceLock::new();
         SHARED.get_or_init(|| Broker::start(false, &[]))
+    }
+
+    /// `flumen --root ROOT ARGS…` with this broker in `KAFKA_BROKERS`, not yet started.
+    pub fn flumen(&self, root: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = flumen(root, args);
+        command.env("KAFKA_BROKERS", self.address());
+        command
     }
 
     /// A broker of one's own, which ends with the value.

@@ -15,7 +15,7 @@ use prost::Message;
 use serde_json::Value;
 
 use crate::ads::impression;
-use crate::binary::{Finished, finish, flumen, workspace};
+use crate::binary::{Finished, finish, workspace};
 use crate::broker::Broker;
 use crate::chance::Chance;
 use crate::{delta, topics};
@@ -207,8 +207,8 @@ impl Place {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = flumen(self.dir.path(), words);
-        command.env("KAFKA_BROKERS", Broker::shared().address()).env_remove("FLUMEN_FAULT");
+        let mut command = Broker::shared().flumen(self.dir.path(), words);
+        command.env_remove("FLUMEN_FAULT");
         command
     }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use prost::Message;
 
 use crate::ads::{impression, impressions};
-use crate::binary::{Background, Finished, finish, flumen, until, workspace};
+use crate::binary::{Background, Finished, finish, until, workspace};
 use crate::broker::Broker;
 use crate::chance::Chance;
 use crate::{delta, topics};
@@ -43,9 +43,7 @@ impl Place {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = flumen(self.dir.path(), words);
-        command.env("KAFKA_BROKERS", Broker::shared().address());
-        command
+        Broker::shared().flumen(self.dir.path(), words)
     }
 
     fn run(&self) -> Finished {

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::ads::impressions;
-use crate::binary::{Background, finish, flumen, until, workspace};
+use crate::binary::{Background, finish, until, workspace};
 use crate::broker::Broker;
 use crate::{delta, topics};
 
@@ -32,9 +32,7 @@ impl Place {
     }
 
     fn run(&self, args: &[&str]) -> Command {
-        let mut command = flumen(self.dir.path(), [&["-o", "json", "run", FILE], args].concat());
-        command.env("KAFKA_BROKERS", Broker::shared().address());
-        command
+        Broker::shared().flumen(self.dir.path(), [&["-o", "json", "run", FILE], args].concat())
     }
 
     fn table(&self) -> PathBuf {

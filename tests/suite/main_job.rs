@@ -55,9 +55,7 @@ impl Job {
     fn run(&self, more: &[&str]) -> Command {
         let mut args = vec!["-o", "json", "run", FILE];
         args.extend(more);
-        let mut command = flumen(self.root(), args);
-        command.env("KAFKA_BROKERS", Broker::shared().address());
-        command
+        Broker::shared().flumen(self.root(), args)
     }
 
     fn available_now(&self, more: &[&str]) -> crate::binary::Finished {
@@ -364,8 +362,7 @@ fn status_and_sql_tell_where_it_stands() {
     job.produce(0, &impressions(0..40));
     job.available_now(&[]).exits(0);
     job.produce(0, &impressions(40..50));
-    let ask =
-        |args: &[&str]| finish(flumen(job.root(), args).env("KAFKA_BROKERS", Broker::shared().address())).exits(0);
+    let ask = |args: &[&str]| finish(&mut Broker::shared().flumen(job.root(), args)).exits(0);
     let status = ask(&["-o", "json", "status", FILE]).json();
     let partition = &status[0]["topics"][0]["partitions"][0];
     assert_eq!((&partition["committed"], &partition["end"], &partition["lag"]), (&40.into(), &50.into(), &10.into()));

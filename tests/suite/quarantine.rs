@@ -48,9 +48,7 @@ impl Place {
     }
 
     fn command(&self) -> Command {
-        let mut command = flumen(self.dir.path(), ["-o", "json", "run", FILE, "--available-now"]);
-        command.env("KAFKA_BROKERS", Broker::shared().address());
-        command
+        Broker::shared().flumen(self.dir.path(), ["-o", "json", "run", FILE, "--available-now"])
     }
 
     fn run(&self) -> Finished {
@@ -121,8 +119,8 @@ fn broken_rows_go_to_the_quarantine_and_say_all_that_they_break() {
     let id = format!("flumen:gate:gated:{}:0", place.topic);
     assert_eq!(delta::txns(&place.table("gated_quarantine"))[&id], 6, "the same position as in the sink");
     let ask = |words: &[&str]| {
-        let mut command = flumen(place.dir.path(), [&["-o", "json"], words].concat());
-        finish(command.env("KAFKA_BROKERS", Broker::shared().address())).exits(0).json()
+        let words = [&["-o", "json"], words].concat();
+        finish(&mut Broker::shared().flumen(place.dir.path(), words)).exits(0).json()
     };
     assert_eq!(ask(&["status", FILE])[0]["quarantined"], 4);
     let sql = "SELECT count(*) AS n FROM gated_quarantine WHERE array_has(_violations, 'low')";

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::ads::impressions;
-use crate::binary::{Background, finish, flumen, until, workspace};
+use crate::binary::{Background, finish, until, workspace};
 use crate::broker::Broker;
 use crate::chance::Chance;
 use crate::{delta, topics};
@@ -91,8 +91,8 @@ fn a_table_in_s3_is_written_exactly_once() {
     topics::produce(Broker::shared(), &topic, 0, &values);
     let dir = place(&topic, "s3://books/landed");
     let run = || {
-        let mut command = flumen(dir.path(), ["-o", "json", "run", FILE, "--available-now"]);
-        s3.environment(command.env("KAFKA_BROKERS", Broker::shared().address()));
+        let mut command = Broker::shared().flumen(dir.path(), ["-o", "json", "run", FILE, "--available-now"]);
+        s3.environment(&mut command);
         command
     };
     let mut chance = Chance::new(3);
@@ -112,8 +112,8 @@ fn a_table_in_s3_is_written_exactly_once() {
     assert_eq!(offsets("landed", "at"), (0..400).filter(|n| *n != 7).collect::<Vec<_>>());
     assert_eq!(offsets("landed_quarantine", "at"), (400..600).collect::<Vec<_>>());
     assert_eq!(offsets("landed_dead_letters", "offset"), [7]);
-    let mut status = flumen(dir.path(), ["-o", "json", "status", FILE]);
-    let status = finish(s3.environment(status.env("KAFKA_BROKERS", Broker::shared().address()))).exits(0).json();
+    let mut status = Broker::shared().flumen(dir.path(), ["-o", "json", "status", FILE]);
+    let status = finish(s3.environment(&mut status)).exits(0).json();
     assert_eq!((&status[0]["topics"][0]["partitions"][0]["lag"], &status[0]["dead_letters"]), (&json!(0), &json!(1)));
     assert!(finish(&mut run()).exits(0).stdout.is_empty(), "nothing is left to do");
 }
@@ -124,8 +124,8 @@ fn a_store_that_is_not_there_or_does_not_let_us_in_is_named() {
     let topic = topics::new_topic(Broker::shared(), "no-s3", 1);
     topics::produce(Broker::shared(), &topic, 0, &impressions(0..10));
     let dir = place(&topic, "s3://nobody/landed");
-    let mut command = flumen(dir.path(), ["run", FILE, "--available-now"]);
-    let failed = finish(s3.environment(command.env("KAFKA_BROKERS", Broker::shared().address()))).exits(2);
+    let mut command = Broker::shared().flumen(dir.path(), ["run", FILE, "--available-now"]);
+    let failed = finish(s3.environment(&mut command)).exits(2);
     assert!(failed.stderr.contains("make the bucket, or mend the LOCATION"), "{}", failed.stderr);
 
     // One that forbids, and one that takes every put.
@@ -135,8 +135,7 @@ fn a_store_that_is_not_there_or_does_not_let_us_in_is_named() {
     ] {
         let server = crate::registry_server::RegistryServer::start();
         server.fail(answers);
-        let mut command = flumen(dir.path(), ["run", FILE, "--available-now"]);
-        command.env("KAFKA_BROKERS", Broker::shared().address());
+        let mut command = Broker::shared().flumen(dir.path(), ["run", FILE, "--available-now"]);
         let command = s3.environment(&mut command).env("AWS_ENDPOINT_URL", format!("http://{}", server.address()));
         let failed = finish(command).exits(2);
         assert!(failed.stderr.contains(told), "{told}: {}", failed.stderr);

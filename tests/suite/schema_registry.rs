@@ -52,9 +52,7 @@ impl Place {
     }
 
     fn command(&self) -> Command {
-        let mut command = flumen(self.dir.path(), ["-o", "json", "run", FILE, "--available-now"]);
-        command.env("KAFKA_BROKERS", Broker::shared().address());
-        command
+        Broker::shared().flumen(self.dir.path(), ["-o", "json", "run", FILE, "--available-now"])
     }
 
     fn run(&self) -> Finished {
@@ -225,8 +223,8 @@ fn only_the_fields_that_are_read_have_to_agree_and_letters_are_retried() {
     assert_eq!(place.landed(), ["0 null a null 1"]);
     // The registry learns of a schema, and letters that named it are rows.
     registry.schema(99, READER, &[]);
-    let mut retry = flumen(place.dir.path(), ["-o", "json", "dead-letters", "retry", FILE]);
-    let retried = finish(retry.env("KAFKA_BROKERS", Broker::shared().address())).exits(0).json();
+    let mut retry = Broker::shared().flumen(place.dir.path(), ["-o", "json", "dead-letters", "retry", FILE]);
+    let retried = finish(&mut retry).exits(0).json();
     assert_eq!((&retried[0]["committed"], &retried[0]["dead"]), (&1.into(), &1.into()));
     assert_eq!(place.landed(), ["0 null a null 1", "2 null c null null"]);
 }

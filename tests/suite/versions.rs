@@ -6,7 +6,7 @@ use prost::Message;
 use serde_json::Value;
 
 use crate::ads::impression;
-use crate::binary::{Finished, finish, flumen, workspace};
+use crate::binary::{Finished, finish, workspace};
 use crate::broker::Broker;
 use crate::{delta, topics};
 
@@ -45,8 +45,8 @@ fn run(root: &Path, topic: &str, options: &str, more: &str) -> Finished {
          INSERT INTO landed SELECT _offset, {COLUMNS}, {more} FROM ads;"
     );
     std::fs::write(root.join("land.sql"), text).unwrap();
-    let mut command = flumen(root, ["-o", "json", "run", "land.sql", "--available-now"]);
-    finish(command.env("KAFKA_BROKERS", Broker::shared().address())).exits(0)
+    let mut command = Broker::shared().flumen(root, ["-o", "json", "run", "land.sql", "--available-now"]);
+    finish(&mut command).exits(0)
 }
 
 fn rows(root: &Path, topic: &str) -> Vec<Vec<Value>> {

@@ -195,8 +195,8 @@ impl QuerySession {
         Ok(())
     }
 
-    /// The rows of a plan that reads everything, and their schema. Records that it could not decode are warned of: such a
-    /// plan has no dead letters.
+    /// The rows of a plan that reads everything, and their schema. Records that it could not decode are warned of: such
+    /// a plan has no dead letters.
     ///
     /// # Errors
     /// What the plan returns.

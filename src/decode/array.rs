@@ -87,7 +87,7 @@ impl Message {
     fn finish(&mut self, rows: usize) -> Result<StructArray, ArrowError> {
         self.validity.gap(self.rows, rows);
         self.rows = 0;
-        let nulls = self.validity.finish();
+        let nulls = self.validity.finish(rows);
         let mut columns = self.finish_columns(rows)?;
         if let Some(nulls) = &nulls {
             columns = columns.into_iter().map(|column| masked(column, nulls)).collect::<Result<_, _>>()?;

@@ -90,7 +90,6 @@ impl Decoder {
         }
         match result {
             Ok(()) => {
-                self.present.push();
                 self.rows += 1;
                 self.unknown += cursor.unknown();
                 Ok(())
@@ -143,7 +142,7 @@ impl Decoder {
     /// The batch became larger than Arrow allows: finish earlier.
     pub fn finish(&mut self) -> Result<RecordBatch> {
         let rows = std::mem::take(&mut self.rows);
-        let nulls = self.present.finish();
+        let nulls = self.present.finish(rows);
         self.assemble(rows, nulls.as_ref()).map_err(|error| {
             let message = format!("a batch of {rows} records of {} cannot be built: use smaller batches", self.message);
             Error::invalid(message).caused_by(error)

@@ -4,8 +4,8 @@
 //! the schema's id (4 bytes, big endian), then the message's place in the schema's file as a list of zig-zag varints:
 //! their number, and the index of the message at each level. `[0]`, the first message, is shortened to one byte 0.
 
-use super::cursor::{Cursor, MAX_DEPTH};
 use super::fault::{DecodeFault, Reason};
+use super::wire::{MAX_DEPTH, Read, Wire};
 
 /// The byte that such a record begins with.
 const MAGIC: u8 = 0;
@@ -42,9 +42,9 @@ fn unframe_listed(record: &[u8]) -> Result<Framed<'_>, DecodeFault> {
     let [MAGIC, a, b, c, d, rest @ ..] = record else {
         return Err(wrong(if record.first() == Some(&MAGIC) { record.len() } else { 0 }));
     };
-    let mut cursor = Cursor::new(rest);
-    read_path(&mut cursor, |_| {}).ok_or_else(|| wrong(5 + cursor.position()))?;
-    let (index, message) = rest.split_at(cursor.position());
+    let mut wire = Wire::new(rest);
+    read_path(&mut wire, |_| {}).ok_or_else(|| wrong(5 + wire.position()))?;
+    let (index, message) = rest.split_at(wire.position());
     let schema = u32::from_be_bytes([*a, *b, *c, *d]);
     Ok(Framed { schema, index, message, position: 5 + index.len() })
 }
@@ -53,19 +53,19 @@ fn unframe_listed(record: &[u8]) -> Result<Framed<'_>, DecodeFault> {
 /// [`unframe`] gave.
 pub fn message_path(index: &[u8]) -> Vec<usize> {
     let mut path = Vec::new();
-    let read = read_path(&mut Cursor::new(index), |at| path.push(at));
+    let read = read_path(&mut Wire::new(index), |at| path.push(at));
     if read.is_some() { path } else { Vec::new() }
 }
 
 /// Passes over a list of indexes; `None` when it is none.
-fn read_path(cursor: &mut Cursor<'_>, mut each: impl FnMut(usize)) -> Option<()> {
+fn read_path(wire: &mut Wire<'_>, mut each: impl FnMut(usize)) -> Option<()> {
     let mut number = || -> Option<usize> {
-        let start = cursor.position();
-        let raw = u32::try_from(cursor.varint().ok()?).ok();
+        let start = wire.position();
+        let raw = u32::try_from(wire.varint().ok()?).ok();
         // Zig-zag: an odd number is negative.
         let value = raw.filter(|raw| raw % 2 == 0).map(|raw| raw as usize / 2);
         if value.is_none() {
-            cursor.rewind(start);
+            wire.rewind(start);
         }
         value
     };

@@ -19,6 +19,7 @@ mod plan;
 mod selection;
 mod table;
 mod vector;
+mod wire;
 
 #[cfg(test)]
 mod tests;

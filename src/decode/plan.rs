@@ -5,7 +5,7 @@ use arrow::datatypes::Fields;
 use super::column::Column;
 use super::column::calendar::{Calendar, CalendarKind};
 use super::column::json::{Json, JsonKind};
-use super::column::message::{Chosen, Entry, Message, NO_CASE, NO_ONEOF, Required, Unknown};
+use super::column::message::{Chosen, Entry, Message, NO_CASE, NO_GUESS, NO_ONEOF, Required, Unknown};
 use super::column::nested::{EnumNames, List, Map, Time, TimeKind, Wrapper};
 use super::selection::Selection;
 use super::table::TagTable;
@@ -94,11 +94,13 @@ fn message(shape: &MessageShape, wanted: &[Wanted<'_>], fields: Fields, nulls: N
     });
     let required = required.collect();
     slots.sort_by_key(|(_, field)| field.number);
-    let entries = entries(&slots);
+    let (entries, members) = entries(&slots);
     let tags: Vec<u32> = entries.iter().map(|entry| entry.tag).collect();
     Message {
         table: TagTable::new(&tags),
         entries: entries.into(),
+        first: if members.first() == Some(&NO_ONEOF) { 0 } else { NO_GUESS },
+        members: members.into(),
         columns: columns.into(),
         names: names.into(),
         oneofs: vec![Chosen::NONE; shape.oneofs].into(),
@@ -113,9 +115,10 @@ fn message(shape: &MessageShape, wanted: &[Wanted<'_>], fields: Fields, nulls: N
 
 static NONE: Selection = Selection::Fields(std::collections::BTreeMap::new());
 
-/// What is done with each tag, in the order of the field numbers: that is how messages are written.
-fn entries(slots: &[(usize, &FieldShape)]) -> Vec<Entry> {
+/// What is done with each tag, in the order of the field numbers, as messages are written, and which oneof each is of.
+fn entries(slots: &[(usize, &FieldShape)]) -> (Vec<Entry>, Vec<u16>) {
     let mut entries = Vec::with_capacity(slots.len());
+    let mut members = Vec::with_capacity(slots.len());
     for (slot, field) in slots {
         let wire = field.wire();
         let packable = field.label == Label::Repeated && wire != 2 && wire != 3;
@@ -128,11 +131,16 @@ fn entries(slots: &[(usize, &FieldShape)]) -> Vec<Entry> {
         let after = entries.len() + forms.len();
         for (wire, again) in forms {
             let next = if *again { entries.len() } else { after };
-            let oneof = field.oneof.map_or(NO_ONEOF, |oneof| oneof as u16);
-            entries.push(Entry { tag: field.number << 3 | wire, slot: *slot as u16, next: next as u16, oneof });
+            entries.push(Entry { tag: field.number << 3 | wire, slot: *slot as u16, next: next as u16 });
+            members.push(field.oneof.map_or(NO_ONEOF, |oneof| oneof as u16));
         }
     }
-    entries
+    for entry in &mut entries {
+        if members.get(usize::from(entry.next)) != Some(&NO_ONEOF) {
+            entry.next = NO_GUESS;
+        }
+    }
+    (entries, members)
 }
 
 fn column(field: &FieldShape, selection: &Selection, within: bool) -> Column {

@@ -6,11 +6,11 @@ use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 
 use super::fault::Reason;
 
-/// Which rows are there. Nothing is kept as long as all of them are.
+/// Which rows are there: all but the gaps. Nothing is kept as long as there is none.
 #[derive(Debug)]
 pub(super) struct Validity {
     nullable: bool,
-    /// Empty: all rows are valid.
+    /// Up to the end of the last gap; later rows are valid.
     bits: Vec<bool>,
 }
 
@@ -19,15 +19,7 @@ impl Validity {
         Self { nullable, bits: Vec::new() }
     }
 
-    /// The next row has a value.
-    #[inline(always)]
-    pub(super) fn push(&mut self) {
-        if !self.bits.is_empty() {
-            self.bits.push(true);
-        }
-    }
-
-    /// The rows `from..to` have none.
+    /// The rows `from..to` have no value.
     pub(super) fn gap(&mut self, from: usize, to: usize) {
         if self.nullable && from < to {
             self.bits.resize(from, true);
@@ -39,8 +31,13 @@ impl Validity {
         self.bits.truncate(rows);
     }
 
-    pub(super) fn finish(&mut self) -> Option<NullBuffer> {
-        if self.bits.is_empty() { None } else { Some(NullBuffer::from(mem::take(&mut self.bits))) }
+    /// Of `rows` rows.
+    pub(super) fn finish(&mut self, rows: usize) -> Option<NullBuffer> {
+        if self.bits.is_empty() {
+            return None;
+        }
+        self.bits.resize(rows, true);
+        Some(NullBuffer::from(mem::take(&mut self.bits)))
     }
 }
 
@@ -63,7 +60,6 @@ impl<T: Copy> Fixed<T> {
     pub(super) fn put(&mut self, row: usize, value: T) {
         if self.values.len() == row {
             self.values.push(value);
-            self.validity.push();
         } else {
             self.put_elsewhere(row, value);
         }
@@ -76,7 +72,6 @@ impl<T: Copy> Fixed<T> {
         } else {
             self.fill(row);
             self.values.push(value);
-            self.validity.push();
         }
     }
 
@@ -108,9 +103,12 @@ impl<T: Copy> Fixed<T> {
     /// The values of `rows` rows. The next ones find as much room as these took.
     pub(super) fn finish(&mut self, rows: usize) -> (Vec<T>, Option<NullBuffer>) {
         self.fill(rows);
-        (mem::replace(&mut self.values, Vec::with_capacity(rows)), self.validity.finish())
+        (mem::replace(&mut self.values, Vec::with_capacity(rows)), self.validity.finish(rows))
     }
 }
+
+/// The bytes of a column: its offsets are 32 bit.
+const MAX_BYTES: usize = i32::MAX as usize;
 
 /// A column of texts or bytes.
 #[derive(Debug)]
@@ -131,13 +129,9 @@ impl Variable {
     /// The column would have more bytes than its offsets can tell.
     #[inline(always)]
     pub(super) fn put(&mut self, row: usize, value: &[u8]) -> Result<(), Reason> {
-        if self.len() != row {
-            self.move_to(row);
-        }
-        let end = i32::try_from(self.data.len() + value.len()).map_err(|_| Reason::TooLarge)?;
+        let end = self.open(row, value.len())?;
         self.data.extend_from_slice(value);
-        self.offsets.push(end);
-        self.validity.push();
+        self.offsets.push(end as i32);
         Ok(())
     }
 
@@ -147,14 +141,56 @@ impl Variable {
     /// As for [`Variable::put`].
     #[inline(always)]
     pub(super) fn put_short(&mut self, row: usize, chunk: &[u8; 16], length: usize) -> Result<(), Reason> {
+        self.open(row, 16)?;
+        let end = self.data.len() + length;
+        self.data.extend_from_slice(chunk);
+        self.data.truncate(end);
+        self.offsets.push(end as i32);
+        Ok(())
+    }
+
+    /// [`Variable::put`] of 16 to 32 bytes, as their two ends, which overlap.
+    ///
+    /// # Errors
+    /// As for [`Variable::put`].
+    #[inline(always)]
+    pub(super) fn put_medium(
+        &mut self,
+        row: usize,
+        first: &[u8; 16],
+        last: &[u8; 16],
+        length: usize,
+    ) -> Result<(), Reason> {
+        self.open(row, 32)?;
+        let end = self.data.len() + length;
+        self.data.extend_from_slice(first);
+        self.data.truncate(end - 16);
+        self.data.extend_from_slice(last);
+        self.offsets.push(end as i32);
+        Ok(())
+    }
+
+    /// Makes room for `length` bytes at `row`; returns where they would end.
+    #[inline(always)]
+    fn open(&mut self, row: usize, length: usize) -> Result<usize, Reason> {
         if self.len() != row {
             self.move_to(row);
         }
-        let end = self.data.len() + length;
-        self.offsets.push(i32::try_from(end).map_err(|_| Reason::TooLarge)?);
-        self.data.extend_from_slice(chunk);
-        self.data.truncate(end);
-        self.validity.push();
+        if self.data.capacity() - self.data.len() < length {
+            self.grow(length)?;
+        }
+        Ok(self.data.len() + length)
+    }
+
+    /// Makes room for `length` bytes more, but never for more than the offsets can tell: so what fits has an offset.
+    #[inline(never)]
+    fn grow(&mut self, length: usize) -> Result<(), Reason> {
+        let needed = self.data.len() + length;
+        if needed > MAX_BYTES {
+            return Err(Reason::TooLarge);
+        }
+        let room = (2 * self.data.capacity()).clamp(needed, MAX_BYTES);
+        self.data.reserve_exact(room - self.data.len());
         Ok(())
     }
 
@@ -166,10 +202,10 @@ impl Variable {
         if self.len() != row + 1 {
             return self.put(row, value);
         }
-        let end = i32::try_from(self.data.len() + value.len()).map_err(|_| Reason::TooLarge)?;
+        let end = self.open(row + 1, value.len())?;
         self.data.extend_from_slice(value);
         if let Some(last) = self.offsets.last_mut() {
-            *last = end;
+            *last = end as i32;
         }
         Ok(())
     }
@@ -179,7 +215,6 @@ impl Variable {
         if self.len() <= row {
             self.move_to(row);
             self.offsets.push(self.data.len() as i32);
-            self.validity.push();
         }
     }
 
@@ -229,7 +264,7 @@ impl Variable {
         let offsets = mem::replace(&mut self.offsets, empty);
         let size = self.data.len();
         let data = mem::replace(&mut self.data, Vec::with_capacity(size));
-        (OffsetBuffer::new(ScalarBuffer::from(offsets)), data, self.validity.finish())
+        (OffsetBuffer::new(ScalarBuffer::from(offsets)), data, self.validity.finish(rows))
     }
 }
 

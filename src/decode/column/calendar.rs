@@ -9,6 +9,7 @@ use chrono::{Datelike, NaiveDate};
 use super::super::cursor::Cursor;
 use super::super::fault::Reason;
 use super::super::vector::Fixed;
+use super::super::wire::Read;
 use super::nested::skip_beside;
 
 /// Which of the two messages it is.
@@ -48,7 +49,7 @@ impl Calendar {
             CalendarKind::TimeOfDay => &TAGS[..],
         };
         let mut numbers = if self.last.0 == row { self.last.1 } else { [0; 4] };
-        let (outer, after) = cursor.enter_as(tag, depth)?;
+        let outer = cursor.enter_as(tag, depth)?;
         while !cursor.at_end() {
             let tag = cursor.tag()?;
             match known.iter().position(|known| *known == tag) {
@@ -56,7 +57,7 @@ impl Calendar {
                 None => skip_beside(cursor, tag, known, depth + 1)?,
             }
         }
-        cursor.leave_to(outer, after);
+        cursor.leave(outer);
         self.put(row, numbers);
         Ok(())
     }

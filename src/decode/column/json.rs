@@ -6,9 +6,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::super::cursor::{Cursor, MAX_DEPTH};
 use super::super::fault::Reason;
 use super::super::vector::Variable;
+use super::super::wire::{MAX_DEPTH, Read, Wire};
 use super::nested::skip_beside;
 
 /// With fewer members than this, names are compared one by one.
@@ -187,7 +187,7 @@ fn value(wire: &[u8], text: &mut Vec<u8>, depth: usize) -> Result<(), Reason> {
                 cursor.varint()?;
                 Kind::Null
             }
-            0x11 => Kind::Number(f64::from_le_bytes(cursor.fixed64()?)),
+            0x11 => Kind::Number(f64::from_le_bytes(cursor.fixed()?)),
             0x1a => Kind::Text(utf8(cursor.bytes()?)?),
             0x20 => Kind::Bool(cursor.varint()? != 0),
             0x2a => {
@@ -238,8 +238,8 @@ fn list(wire: &[u8], text: &mut Vec<u8>, depth: usize) -> Result<(), Reason> {
 }
 
 /// A cursor over a message that lies in `depth` others.
-fn deeper(wire: &[u8], depth: usize) -> Result<Cursor<'_>, Reason> {
-    if depth > MAX_DEPTH { Err(Reason::Depth) } else { Ok(Cursor::new(wire)) }
+fn deeper(wire: &[u8], depth: usize) -> Result<Wire<'_>, Reason> {
+    if depth > MAX_DEPTH { Err(Reason::Depth) } else { Ok(Wire::new(wire)) }
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, Reason> {

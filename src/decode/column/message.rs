@@ -2,16 +2,19 @@
 
 use arrow::datatypes::Fields;
 
-use super::super::cursor::{Cursor, MAX_DEPTH};
+use super::super::cursor::Cursor;
 use super::super::fault::Reason;
 use super::super::table::{MISMATCH, TagTable, UNKNOWN};
 use super::super::vector::Validity;
+use super::super::wire::{Ahead, MAX_DEPTH, Read, Stop};
 use super::{Column, end_tag};
 
 /// Nobody asked which member of the oneof is there.
 pub(in crate::decode) const NO_CASE: u16 = u16::MAX;
 /// Not a member of a oneof.
 pub(in crate::decode) const NO_ONEOF: u16 = u16::MAX;
+/// Nothing that may be guessed comes next: there is none, or it is a member of a oneof, with which more has to be done.
+pub(in crate::decode) const NO_GUESS: u16 = u16::MAX;
 
 /// What is done with a tag.
 #[derive(Debug, Clone, Copy)]
@@ -20,10 +23,8 @@ pub(in crate::decode) struct Entry {
     pub(in crate::decode) tag: u32,
     /// The column.
     pub(in crate::decode) slot: u16,
-    /// The entry that is likely to come next.
+    /// The entry that is likely to come next, or [`NO_GUESS`].
     pub(in crate::decode) next: u16,
-    /// The oneof that the field is a member of.
-    pub(in crate::decode) oneof: u16,
 }
 
 /// The member of a oneof that was seen last, and in which row. An old row never does harm: to clear a member that has
@@ -43,6 +44,10 @@ impl Chosen {
 pub(in crate::decode) struct Message {
     /// What is read, by field number.
     pub(in crate::decode) entries: Box<[Entry]>,
+    /// The entry that is likely to come first, or [`NO_GUESS`].
+    pub(in crate::decode) first: u16,
+    /// For each entry the oneof that its field is a member of, or [`NO_ONEOF`].
+    pub(in crate::decode) members: Box<[u16]>,
     /// Finds an entry.
     pub(in crate::decode) table: TagTable,
     /// A column for each of `fields`, then those that are only skipped.
@@ -63,6 +68,14 @@ pub(in crate::decode) struct Message {
     pub(in crate::decode) rows: usize,
     /// Whether a row is there.
     pub(in crate::decode) validity: Validity,
+}
+
+/// What was done with a field.
+enum Step {
+    /// It was read, or passed over; the entry that is likely to come next.
+    Done(usize),
+    /// Its tag was read: it is made of others.
+    Nested(Entry),
 }
 
 /// A column that is looked at when a message is complete.
@@ -97,7 +110,6 @@ impl Message {
         }
         if self.rows <= row {
             self.validity.gap(self.rows, row);
-            self.validity.push();
             self.rows = row + 1;
         }
         match end_tag(tag) {
@@ -119,37 +131,112 @@ impl Message {
         until: u32,
         depth: usize,
     ) -> Result<(), Reason> {
-        let Message { entries, table, columns, names, oneofs, cases, unknown, .. } = self;
-        let mut next = 0;
-        while !cursor.at_end() {
-            let start = cursor.position();
-            let tag = cursor.tag()?;
-            let entry = match entries.get(next) {
-                Some(guess) if guess.tag == tag => guess,
-                _ => match table.find(tag) {
-                    UNKNOWN | MISMATCH if until != 0 && tag == until => return Ok(()),
-                    UNKNOWN => {
-                        skip(cursor, tag, start, depth)?;
-                        if let Some(unknown) = unknown {
-                            unknown.keep(cursor, tag, start, columns, row)?;
-                        }
-                        continue;
+        let beyond = cursor.beyond();
+        let mut ahead = cursor.ahead();
+        let mut next = usize::from(self.first);
+        while ahead.rest.len() > beyond {
+            let before = ahead;
+            match self.read_ahead(&mut ahead, next, row) {
+                Ok(Step::Done(likely)) if ahead.rest.len() >= beyond => {
+                    next = likely;
+                    continue;
+                }
+                Ok(Step::Nested(entry)) if ahead.rest.len() >= beyond => {
+                    cursor.wire.follow(ahead);
+                    let slot = usize::from(entry.slot);
+                    if let Err(reason) = self.columns[slot].read_nested(cursor, entry.tag, row, depth) {
+                        cursor.blame(&self.names[slot]);
+                        return Err(reason);
                     }
-                    MISMATCH => return Err(mismatch(cursor, entries, names, tag, start)),
-                    index => &entries[index],
-                },
-            };
-            if entry.oneof != NO_ONEOF {
-                choose(oneofs, cases, columns, entry, row);
+                    next = usize::from(entry.next);
+                }
+                _ => {
+                    cursor.wire.follow(before);
+                    match self.read_odd(cursor, row, until, depth)? {
+                        Some(likely) => next = likely,
+                        None => return Ok(()),
+                    }
+                }
             }
-            let slot = usize::from(entry.slot);
-            if let Err(reason) = columns[slot].read(cursor, tag, row, depth) {
-                cursor.blame(&names[slot]);
-                return Err(reason);
-            }
-            next = usize::from(entry.next);
+            ahead = cursor.ahead();
         }
+        cursor.wire.follow(ahead);
         if until == 0 { Ok(()) } else { Err(Reason::Truncated) }
+    }
+
+    /// Reads a field ahead, if it is whole and a scalar, or passes over it if nobody asked for it: nearly all fields of
+    /// nearly all records. It tells no faults and may read beyond the message.
+    #[inline(always)]
+    fn read_ahead(&mut self, ahead: &mut Ahead<'_>, next: usize, row: usize) -> Result<Step, Stop> {
+        let tag = ahead.varint()?;
+        let entry = match self.entries.get(next) {
+            Some(guess) if u64::from(guess.tag) == tag => guess,
+            _ => match self.table.find(u32::try_from(tag).map_err(|_| Stop)?) {
+                UNKNOWN if self.unknown.is_none() => {
+                    return if ahead.skip(tag)? { Ok(Step::Done(next)) } else { Err(Stop) };
+                }
+                UNKNOWN | MISMATCH => return Err(Stop),
+                index if self.members[index] != NO_ONEOF => return Err(Stop),
+                index => &self.entries[index],
+            },
+        };
+        match self.columns[usize::from(entry.slot)].read_scalar(ahead, row)? {
+            true => Ok(Step::Done(usize::from(entry.next))),
+            false => Ok(Step::Nested(*entry)),
+        }
+    }
+
+    /// Reads a field, whatever it is, and tells what is wrong with it. Returns the entry that is likely to come next;
+    /// `None` after the tag `until`.
+    #[inline(never)]
+    fn read_odd(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        row: usize,
+        until: u32,
+        depth: usize,
+    ) -> Result<Option<usize>, Reason> {
+        let before = cursor.wire;
+        let tag = cursor.tag()?;
+        match self.table.find(tag) {
+            UNKNOWN | MISMATCH if until != 0 && tag == until => Ok(None),
+            UNKNOWN => {
+                cursor.skip(tag, depth).inspect_err(|_| cursor.wire = before)?;
+                if let Some(unknown) = &self.unknown {
+                    let field = cursor.since(before.position(), cursor.position());
+                    unknown.keep(cursor, tag, field, &mut self.columns, row)?;
+                }
+                Ok(Some(usize::from(NO_GUESS)))
+            }
+            MISMATCH => {
+                cursor.wire = before;
+                Err(mismatch(cursor, &self.entries, &self.names, tag))
+            }
+            index => {
+                self.choose(index, row);
+                let entry = self.entries[index];
+                let slot = usize::from(entry.slot);
+                if let Err(reason) = self.columns[slot].read(cursor, tag, row, depth) {
+                    cursor.blame(&self.names[slot]);
+                    return Err(reason);
+                }
+                Ok(Some(usize::from(entry.next)))
+            }
+        }
+    }
+
+    /// The last member of a oneof on the wire wins: clears the one before.
+    fn choose(&mut self, index: usize, row: usize) {
+        let oneof = usize::from(self.members[index]);
+        let Some(chosen) = self.oneofs.get_mut(oneof) else { return };
+        let entry = self.entries[index];
+        if chosen.row == row && chosen.slot != entry.slot {
+            self.columns[usize::from(chosen.slot)].truncate(row);
+        }
+        *chosen = Chosen { row, slot: entry.slot };
+        if let Some(Column::Enum(case, _)) = self.columns.get_mut(usize::from(self.cases[oneof])) {
+            case.put(row, (entry.tag >> 3) as i32);
+        }
     }
 
     /// Whether it has required fields, itself or further in.
@@ -190,13 +277,13 @@ impl Message {
 }
 
 impl Unknown {
-    /// Keeps the field with that tag, which began at `start` and was passed over, unless it is only not read.
+    /// Keeps the field with that tag, which is all of `bytes`, unless it is only not read.
     #[cold]
     fn keep(
         &self,
         cursor: &mut Cursor<'_>,
         tag: u32,
-        start: usize,
+        bytes: &[u8],
         columns: &mut [Column],
         row: usize,
     ) -> Result<(), Reason> {
@@ -205,37 +292,15 @@ impl Unknown {
         }
         cursor.count_unknown();
         match columns.get_mut(usize::from(self.slot)) {
-            Some(Column::Raw(kept)) => kept.append(row, cursor.since(start, cursor.position())),
+            Some(Column::Raw(kept)) => kept.append(row, bytes),
             _ => Ok(()),
         }
     }
 }
 
-#[inline(always)]
-fn skip(cursor: &mut Cursor<'_>, tag: u32, start: usize, depth: usize) -> Result<(), Reason> {
-    let result = cursor.skip(tag, depth);
-    if result.is_err() {
-        cursor.rewind(start);
-    }
-    result
-}
-
-/// The last member of a oneof on the wire wins: clears the one before.
-fn choose(oneofs: &mut [Chosen], cases: &[u16], columns: &mut [Column], entry: &Entry, row: usize) {
-    let chosen = &mut oneofs[usize::from(entry.oneof)];
-    if chosen.row == row && chosen.slot != entry.slot {
-        columns[usize::from(chosen.slot)].truncate(row);
-    }
-    *chosen = Chosen { row, slot: entry.slot };
-    if let Some(Column::Enum(case, _)) = columns.get_mut(usize::from(cases[usize::from(entry.oneof)])) {
-        case.put(row, (entry.tag >> 3) as i32);
-    }
-}
-
 /// A known field with another wire type than its own.
 #[cold]
-fn mismatch(cursor: &mut Cursor<'_>, entries: &[Entry], names: &[Box<str>], tag: u32, start: usize) -> Reason {
-    cursor.rewind(start);
+fn mismatch(cursor: &mut Cursor<'_>, entries: &[Entry], names: &[Box<str>], tag: u32) -> Reason {
     let found = (tag & 7) as u8;
     // An end-group tag is about the group that it ends and not about the field.
     if found == 4 {

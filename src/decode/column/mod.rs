@@ -11,10 +11,11 @@ use self::calendar::Calendar;
 use self::json::Json;
 use self::message::Message;
 use self::nested::{EnumNames, List, Map, Time, Wrapper};
-use super::cursor::{Cursor, MAX_DEPTH};
+use super::cursor::Cursor;
 use super::fault::Reason;
 use super::oddities::Oddities;
 use super::vector::{Fixed, Variable};
+use super::wire::{MAX_DEPTH, Read};
 
 /// A column: its type on the wire says how it is read. All of them are written at a row, also the children of lists:
 /// there a row is an element.
@@ -63,33 +64,79 @@ impl Column {
     #[inline(always)]
     pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
         match self {
-            Column::Bool(c) => c.put(row, cursor.varint()? != 0),
-            Column::Int32(c) | Column::Enum(c, _) => c.put(row, cursor.varint()? as i32),
-            Column::Sint32(c) => c.put(row, zigzag(u64::from(cursor.varint()? as u32)) as i32),
-            Column::Sfixed32(c) => c.put(row, i32::from_le_bytes(cursor.fixed32()?)),
-            Column::Uint32(c) => c.put(row, i64::from(cursor.varint()? as u32)),
-            Column::Fixed32(c) => c.put(row, i64::from(u32::from_le_bytes(cursor.fixed32()?))),
-            Column::Int64(c) => c.put(row, cursor.varint()? as i64),
-            Column::Sint64(c) => c.put(row, zigzag(cursor.varint()?)),
-            Column::Sfixed64(c) => c.put(row, i64::from_le_bytes(cursor.fixed64()?)),
-            Column::Uint64(c) => c.put(row, i128::from(cursor.varint()?)),
-            Column::Fixed64(c) => c.put(row, i128::from(u64::from_le_bytes(cursor.fixed64()?))),
-            Column::Float(c) => c.put(row, f32::from_le_bytes(cursor.fixed32()?)),
-            Column::Double(c) => c.put(row, f64::from_le_bytes(cursor.fixed64()?)),
-            Column::Text(c) => return read_text(c, cursor, row),
-            Column::Bytes(c) => return c.put(row, cursor.bytes()?),
-            Column::Message(c) => return c.read(cursor, tag, row, depth),
-            Column::List(c) => return c.read(cursor, tag, row, depth),
-            Column::Map(c) => return c.read(cursor, row, depth),
-            Column::Time(c) => return c.read(cursor, tag, row, depth),
-            _ => return self.read_rare(cursor, tag, row, depth),
+            Column::Text(c) => read_text(c, &mut cursor.wire, row),
+            _ if self.is_nested() => self.read_nested(cursor, tag, row, depth),
+            _ => self.read_lone_scalar(cursor, row),
         }
-        Ok(())
+    }
+
+    /// Whether this is read by [`Column::read`] alone.
+    #[inline(always)]
+    pub(super) fn is_nested(&self) -> bool {
+        !matches!(
+            self,
+            Column::Bool(_)
+                | Column::Int32(_)
+                | Column::Sint32(_)
+                | Column::Sfixed32(_)
+                | Column::Uint32(_)
+                | Column::Fixed32(_)
+                | Column::Int64(_)
+                | Column::Sint64(_)
+                | Column::Sfixed64(_)
+                | Column::Uint64(_)
+                | Column::Fixed64(_)
+                | Column::Float(_)
+                | Column::Double(_)
+                | Column::Text(_)
+                | Column::Bytes(_)
+                | Column::Enum(..)
+        )
     }
 
     #[inline(never)]
-    fn read_rare(&mut self, cursor: &mut Cursor<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
+    fn read_lone_scalar(&mut self, cursor: &mut Cursor<'_>, row: usize) -> Result<(), Reason> {
+        self.read_scalar(&mut cursor.wire, row).map(|_| ())
+    }
+
+    /// Reads the value of a scalar into `row`; `false` if this is none.
+    #[inline(always)]
+    pub(super) fn read_scalar<'a, R: Read<'a>>(&mut self, reader: &mut R, row: usize) -> Result<bool, R::Fault> {
         match self {
+            Column::Bool(c) => c.put(row, reader.varint()? != 0),
+            Column::Int32(c) | Column::Enum(c, _) => c.put(row, reader.varint()? as i32),
+            Column::Sint32(c) => c.put(row, zigzag(u64::from(reader.varint()? as u32)) as i32),
+            Column::Sfixed32(c) => c.put(row, i32::from_le_bytes(reader.fixed()?)),
+            Column::Uint32(c) => c.put(row, i64::from(reader.varint()? as u32)),
+            Column::Fixed32(c) => c.put(row, i64::from(u32::from_le_bytes(reader.fixed()?))),
+            Column::Int64(c) => c.put(row, reader.varint()? as i64),
+            Column::Sint64(c) => c.put(row, zigzag(reader.varint()?)),
+            Column::Sfixed64(c) => c.put(row, i64::from_le_bytes(reader.fixed()?)),
+            Column::Uint64(c) => c.put(row, i128::from(reader.varint()?)),
+            Column::Fixed64(c) => c.put(row, i128::from(u64::from_le_bytes(reader.fixed()?))),
+            Column::Float(c) => c.put(row, f32::from_le_bytes(reader.fixed()?)),
+            Column::Double(c) => c.put(row, f64::from_le_bytes(reader.fixed()?)),
+            Column::Text(c) => read_text(c, reader, row)?,
+            Column::Bytes(c) => c.put(row, reader.bytes()?)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// [`Column::read`] of what is not a scalar.
+    #[inline(never)]
+    pub(super) fn read_nested(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        tag: u32,
+        row: usize,
+        depth: usize,
+    ) -> Result<(), Reason> {
+        match self {
+            Column::Message(c) => c.read(cursor, tag, row, depth),
+            Column::List(c) => c.read(cursor, tag, row, depth),
+            Column::Map(c) => c.read(cursor, row, depth),
+            Column::Time(c) => c.read(cursor, tag, row, depth),
             Column::Wrapper(c) => c.read(cursor, tag, row, depth),
             Column::Calendar(c) => c.read(cursor, tag, row, depth),
             Column::Json(c) => {
@@ -105,18 +152,6 @@ impl Column {
             Column::Raw(c) => c.append(row, read_raw(cursor, tag, depth)?),
             _ => cursor.skip(tag, depth),
         }
-    }
-
-    /// [`Column::read`] where it is not worth its size.
-    #[inline(never)]
-    pub(super) fn read_apart(
-        &mut self,
-        cursor: &mut Cursor<'_>,
-        tag: u32,
-        row: usize,
-        depth: usize,
-    ) -> Result<(), Reason> {
-        self.read(cursor, tag, row, depth)
     }
 
     /// The rows that are written so far. Later ones have no value.
@@ -233,21 +268,43 @@ fn zigzag(value: u64) -> i64 {
 /// The high bit of every byte.
 const HIGH_BITS: u128 = u128::from_ne_bytes([0x80; 16]);
 
-/// Reads a text. Most are short and plain: those are checked and copied as 16 bytes, whatever their length.
-#[inline(always)]
-fn read_text(column: &mut Variable, cursor: &mut Cursor<'_>, row: usize) -> Result<(), Reason> {
-    let start = cursor.position();
-    let text = cursor.bytes()?;
-    if let (1..=16, Some(chunk)) = (text.len(), cursor.chunk(text)) {
-        let beyond = 8 * (16 - text.len()) as u32;
-        if (u128::from_le_bytes(*chunk) << beyond) & HIGH_BITS == 0 || std::str::from_utf8(text).is_ok() {
-            return column.put_short(row, chunk, text.len());
-        }
-    } else if text.is_ascii() || std::str::from_utf8(text).is_ok() {
-        return column.put(row, text);
+/// The high bits of the first bytes of a chunk, by how many those are.
+const FIRST_BITS: [u128; 17] = {
+    let mut masks = [0; 17];
+    let mut length = 1;
+    while length <= 16 {
+        masks[length] = HIGH_BITS >> (8 * (16 - length));
+        length += 1;
     }
-    cursor.rewind(start);
-    Err(Reason::Utf8)
+    masks
+};
+
+/// Reads a text. Most are short and plain: those are checked and copied as chunks of 16 bytes, whatever their length.
+#[inline(always)]
+fn read_text<'a, R: Read<'a>>(column: &mut Variable, reader: &mut R, row: usize) -> Result<(), R::Fault> {
+    let text = reader.text()?;
+    let bytes = text.bytes;
+    if let (Some(mask), Some(chunk)) = (FIRST_BITS.get(bytes.len()), text.chunk)
+        && u128::from_le_bytes(*chunk) & mask == 0
+    {
+        column.put_short(row, chunk, bytes.len())?;
+    } else if let (17..=32, Some(first), Some(last)) = (bytes.len(), bytes.first_chunk(), bytes.last_chunk())
+        && (u128::from_le_bytes(*first) | u128::from_le_bytes(*last)) & HIGH_BITS == 0
+    {
+        column.put_medium(row, first, last, bytes.len())?;
+    } else {
+        read_any_text(column, bytes, row)?;
+    }
+    reader.pass(&text);
+    Ok(())
+}
+
+#[inline(never)]
+fn read_any_text(column: &mut Variable, text: &[u8], row: usize) -> Result<(), Reason> {
+    match std::str::from_utf8(text) {
+        Ok(text) => column.put(row, text.as_bytes()),
+        Err(_) => Err(Reason::Utf8),
+    }
 }
 
 /// The bytes of a message whose fields are only looked at for their framing.

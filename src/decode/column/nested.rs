@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::super::cursor::{Cursor, MAX_DEPTH};
+use super::super::cursor::Cursor;
 use super::super::fault::Reason;
 use super::super::vector::{Fixed, Offsets};
+use super::super::wire::{MAX_DEPTH, Read, Wire};
 use super::Column;
 
 /// The names of an enum's numbers.
@@ -89,25 +90,33 @@ impl Time {
         row: usize,
         depth: usize,
     ) -> Result<(), Reason> {
-        let start = cursor.position();
-        let (outer, after) = cursor.enter_as(tag, depth)?;
+        let mut wire = cursor.wire;
+        let result = self.read_at(&mut wire, tag, row, depth);
+        cursor.wire = wire;
+        result
+    }
+
+    #[inline(always)]
+    fn read_at(&mut self, wire: &mut Wire<'_>, tag: u32, row: usize, depth: usize) -> Result<(), Reason> {
+        let before = *wire;
+        let outer = wire.enter_as(tag, depth)?;
         let (mut seconds, mut nanos) = match self.last {
             (last, seconds, nanos) if last == row && self.values.len() == row + 1 => (seconds, nanos),
             _ => (0, 0),
         };
-        while !cursor.at_end() {
-            match cursor.tag()? {
-                0x08 => seconds = cursor.varint()? as i64,
-                0x10 => nanos = cursor.varint()? as i32,
-                tag => skip_beside(cursor, tag, &[0x08, 0x10], depth + 1)?,
+        while !wire.at_end() {
+            match wire.tag()? {
+                0x08 => seconds = wire.varint()? as i64,
+                0x10 => nanos = wire.varint()? as i32,
+                tag => wire.apart(|wire| skip_beside(wire, tag, &[0x08, 0x10], depth + 1))?,
             }
         }
-        cursor.leave_to(outer, after);
+        wire.leave(outer);
         self.last = (row, seconds, nanos);
         match self.kind.micros(seconds, nanos) {
             Some(micros) => self.values.put(row, micros),
             None => {
-                cursor.rewind(start);
+                *wire = before;
                 return Err(Reason::OutOfRange);
             }
         }
@@ -138,11 +147,11 @@ impl TimeKind {
 }
 
 /// Passes over a field of a message whose own fields have the tags `known`.
-pub(super) fn skip_beside(cursor: &mut Cursor<'_>, tag: u32, known: &[u32], depth: usize) -> Result<(), Reason> {
+pub(super) fn skip_beside(wire: &mut Wire<'_>, tag: u32, known: &[u32], depth: usize) -> Result<(), Reason> {
     let (number, found) = (tag >> 3, (tag & 7) as u8);
     match known.iter().find(|known| *known >> 3 == number) {
         Some(known) if found < 6 && found != 4 => Err(Reason::WireType { found, expected: (known & 7) as u8 }),
-        _ => cursor.skip(tag, depth),
+        _ => wire.skip(tag, depth),
     }
 }
 
@@ -166,16 +175,16 @@ impl Wrapper {
         row: usize,
         depth: usize,
     ) -> Result<(), Reason> {
-        let (outer, after) = cursor.enter_as(tag, depth)?;
+        let outer = cursor.enter_as(tag, depth)?;
         while !cursor.at_end() {
             let tag = cursor.tag()?;
             if tag == self.tag {
-                self.value.read_apart(cursor, tag, row, depth + 1)?;
+                self.value.read(cursor, tag, row, depth + 1)?;
             } else {
                 skip_beside(cursor, tag, &[self.tag], depth + 1)?;
             }
         }
-        cursor.leave_to(outer, after);
+        cursor.leave(outer);
         self.value.settle(row);
         Ok(())
     }
@@ -241,14 +250,14 @@ impl List {
     fn read_packed(&mut self, cursor: &mut Cursor<'_>, element: u32, at: usize, depth: usize) -> Result<(), Reason> {
         let List { offsets, item, .. } = self;
         match item {
-            Column::Int32(c) | Column::Enum(c, _) => pack(cursor, offsets, c, at, |cursor| Ok(cursor.varint()? as i32)),
-            Column::Int64(c) => pack(cursor, offsets, c, at, |cursor| Ok(cursor.varint()? as i64)),
-            Column::Float(c) => pack(cursor, offsets, c, at, |cursor| Ok(f32::from_le_bytes(cursor.fixed32()?))),
-            Column::Double(c) => pack(cursor, offsets, c, at, |cursor| Ok(f64::from_le_bytes(cursor.fixed64()?))),
+            Column::Int32(c) | Column::Enum(c, _) => pack(cursor, offsets, c, at, |wire| Ok(wire.varint()? as i32)),
+            Column::Int64(c) => pack(cursor, offsets, c, at, |wire| Ok(wire.varint()? as i64)),
+            Column::Float(c) => pack(cursor, offsets, c, at, |wire| Ok(f32::from_le_bytes(wire.fixed()?))),
+            Column::Double(c) => pack(cursor, offsets, c, at, |wire| Ok(f64::from_le_bytes(wire.fixed()?))),
             _ => {
                 let mut at = at;
                 while !cursor.at_end() {
-                    item.read_apart(cursor, element, at, depth)?;
+                    item.read(cursor, element, at, depth)?;
                     offsets.push()?;
                     at += 1;
                 }
@@ -273,18 +282,20 @@ impl List {
 
 #[inline(always)]
 fn pack<T: Copy>(
-    cursor: &mut Cursor<'_>,
+    wire: &mut Wire<'_>,
     offsets: &mut Offsets,
     column: &mut Fixed<T>,
     mut at: usize,
-    next: impl Fn(&mut Cursor<'_>) -> Result<T, Reason>,
+    next: impl Fn(&mut Wire<'_>) -> Result<T, Reason>,
 ) -> Result<(), Reason> {
-    while !cursor.at_end() {
-        column.put(at, next(cursor)?);
-        offsets.push()?;
-        at += 1;
-    }
-    Ok(())
+    wire.apart(|wire| {
+        while !wire.at_end() {
+            column.put(at, next(wire)?);
+            offsets.push()?;
+            at += 1;
+        }
+        Ok(())
+    })
 }
 
 /// A map. A key that comes again is only dropped when the column is finished.

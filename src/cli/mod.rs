@@ -5,6 +5,7 @@ mod dead_letters;
 mod demo;
 mod explain;
 mod load;
+mod maintain;
 mod output;
 mod run;
 mod sql;
@@ -89,6 +90,8 @@ enum Verb {
     Sql(sql::Sql),
     /// Look at records that could not be decoded, and decode them again
     DeadLetters(dead_letters::DeadLetters),
+    /// Compact small files, write checkpoints, clean logs up, vacuum
+    Maintain(maintain::Maintain),
 }
 
 /// SQL nests as deep as people write it, and planning it goes as deep. Only the pages that are used are real.
@@ -123,6 +126,7 @@ fn run() -> Result<()> {
             Verb::Status(verb) => verb.run(&cli.globals).await,
             Verb::Sql(verb) => verb.run(&cli.globals).await,
             Verb::DeadLetters(verb) => verb.run(&cli.globals).await,
+            Verb::Maintain(verb) => verb.run(&cli.globals).await,
         }
     });
     // Abandoned work (a read that waits for a broker, an upload) must not hold up the exit.

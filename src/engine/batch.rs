@@ -6,6 +6,7 @@ use datafusion::physical_plan::ExecutionPlanProperties;
 
 use super::commit_info::CommitInfo;
 use super::session::{QuerySession, SessionParts};
+use super::upkeep::Upkeep;
 use super::write::{Gate, watched, write_all};
 use super::{Deps, side};
 use crate::clock::Stopwatch;
@@ -66,6 +67,8 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
             }
         }
     };
+    let mut upkeep = Upkeep::new(deps, sink.owner().clone(), sink_spec);
+    upkeep.begin(&mut sink, &gate.sides).await;
     let millis = watch.elapsed().as_secs_f64() * 1000.0;
     deps.observer.progress(&Progress {
         name: spec.name.clone(),
@@ -83,5 +86,6 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
         sources: Vec::new(),
         sink: SinkProgress { description: sink_spec.location.clone(), num_output_rows: rows.written },
     });
+    upkeep.finish().await;
     Ok(())
 }

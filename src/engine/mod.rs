@@ -28,6 +28,7 @@ mod side;
 mod status;
 mod stop;
 mod topic;
+mod upkeep;
 mod versions;
 mod write;
 mod writer_schemas;
@@ -51,6 +52,7 @@ pub use session::{Facts, QuerySession, SessionParts};
 pub use side::side_table;
 pub use status::{QueryStatus, TopicStatus, status};
 pub use stop::{Stop, Stopper, stopper};
+pub use upkeep::{in_words as upkeep_in_words, maintain};
 
 /// Opens the topics of a run: from Kafka, or from recordings.
 pub trait OpenTopic: fmt::Debug + Send + Sync {

@@ -17,6 +17,7 @@ use super::runner::{Planned, Post, Ran, Read, Runner, Share};
 use super::session::{QuerySession, SessionParts};
 use super::side::{self, SideTables};
 use super::topic::{Slice, TopicTable};
+use super::upkeep::Upkeep;
 use super::versions::Versions;
 use super::write::{Gate, watched};
 use super::{Deps, letter, position, selection};
@@ -34,6 +35,9 @@ use crate::sink::{Add, Created, DeltaSink, GONE, Owner, SideCommit, SideFiles, S
 use crate::source::{Log, TopicIdentity};
 use crate::storage;
 
+/// A vacuum leaves files alone for a day at least; those of a micro-batch have to be named before.
+const LONGEST_BATCH_MS: i64 = 12 * 60 * 60 * 1000;
+
 /// A streaming query between its micro-batches.
 pub(crate) struct StreamingQuery {
     deps: Deps,
@@ -46,6 +50,7 @@ pub(crate) struct StreamingQuery {
     session: QuerySession,
     logical: LogicalPlan,
     enforcer: Arc<ContractEnforcer>,
+    upkeep: Upkeep,
     /// The number of the last micro-batch that was planned.
     batch: i64,
     /// The last retry of dead letters whose marks are known to be made.
@@ -103,6 +108,7 @@ impl StreamingQuery {
         let mut query = Self {
             batch: sink.version().map_or(0, |v| v as i64),
             retry: sink.txn(&sink.owner().retry()),
+            upkeep: Upkeep::new(&deps, sink.owner().clone(), &sink_spec),
             deps,
             alerts,
             sink_spec,
@@ -393,6 +399,7 @@ impl StreamingQuery {
         let watch = Stopwatch::start();
         fault_point::pass("close").await?;
         let adds = written.close().await?;
+        self.refuse_old(&adds)?;
         let quarantine = written.close_quarantine(&self.sink_spec).await?;
         planned.durations.close_files = millis(watch.elapsed());
         let records = Share::records(&planned.shares);
@@ -438,7 +445,28 @@ impl StreamingQuery {
         }
         let progress = self.progress(&planned, version, records, rows);
         self.deps.observer.progress(&progress);
+        self.upkeep.begin(&mut self.sink, &self.sides).await;
         Ok(progress)
+    }
+
+    /// Files that nobody has named for so long may have been vacuumed.
+    fn refuse_old(&self, adds: &[Add]) -> Result<()> {
+        let now = self.deps.clock.now().timestamp_millis();
+        if adds.iter().all(|add| now - add.modification_time < LONGEST_BATCH_MS) {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "query {}: a micro-batch took longer than 12 hours, and what it wrote may have been vacuumed; nothing was \
+             committed. Make it smaller (`max_rows`) and run it again",
+            self.sink_spec.name
+        )))
+    }
+
+    /// Waits for upkeep that is under way, and for what has become due meanwhile.
+    pub(crate) async fn finish_upkeep(&mut self) {
+        self.upkeep.finish().await;
+        self.upkeep.begin(&mut self.sink, &self.sides).await;
+        self.upkeep.finish().await;
     }
 
     fn progress(&self, planned: &Planned, version: i64, records: Records, rows: Rows) -> Progress {

@@ -188,6 +188,13 @@ async fn drive(
                 Err(error) => return Err(query.with_culprit(error, read, clock).await),
             }
         } else if stopping || (bounded && idle) {
+            if !stopping {
+                tokio::select! {
+                    () = query.finish_upkeep() => {}
+                    () = outer.wait() => {}
+                    () = inner.wait() => {}
+                }
+            }
             tracing::debug!(query = query.name(), "ended");
             return Ok(());
         } else if !committed {

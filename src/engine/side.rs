@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::fault_point;
 use crate::pipeline::{LookupFormat, LookupSpec, Pipeline, QuerySpec, SinkSpec};
-use crate::sink::{DeltaSink, Owner, SideCommit, SideFiles, SinkWriter};
+use crate::sink::{DeltaSink, Owner, SideCommit, SideFiles, SinkWriter, TableUpkeep};
 use crate::storage::{self, Storage};
 
 /// The side table that an ad-hoc query means by `<sink>_dead_letters` or `<sink>_quarantine`.
@@ -80,6 +80,22 @@ impl SideTables {
     pub(crate) async fn writer(&self, location: &str) -> Result<SinkWriter> {
         let mut open = self.open.lock().await;
         Ok(self.table(&mut open, location, None).await?.writer())
+    }
+
+    /// Where the side tables lie that the file declares, whether they exist or not.
+    pub(crate) fn locations(&self) -> impl Iterator<Item = &str> {
+        self.specs.values().map(|spec| spec.location.as_str())
+    }
+
+    /// The upkeep of those that it is due for, now under way. They are kept as the sink is.
+    pub(crate) async fn due(&self, sink: &TableUpkeep) -> Vec<TableUpkeep> {
+        let mut open = self.open.lock().await;
+        let due = open.values_mut().filter(|table| table.is_upkeep_due(&sink.spec));
+        let noted = due.map(|table| {
+            table.note_upkeep();
+            sink.of_side(&table.spec().location)
+        });
+        noted.collect()
     }
 
     /// Commits to each side table what a sink's commit owes it.

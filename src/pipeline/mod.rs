@@ -44,7 +44,7 @@ pub use secret::Environment;
 pub use spec::{
     BROKEN_ROWS_FREE, CheckSpec, DEAD_LETTERS_FREE, DataLoss, KeyFormat, LookupFormat, LookupSpec, META_COLUMNS,
     ModelSpec, NullValue, OnDecodeError, OnViolation, QueryKind, QuerySpec, RegistryAuth, RegistrySpec, SCHEMA_ID,
-    SchemaChange, Settings, SinkMode, SinkSpec, SourceSpec, ValueFormat,
+    SchemaChange, Settings, SinkMode, SinkSpec, SourceSpec, UpkeepSpec, ValueFormat,
 };
 pub use topic::meta_fields;
 

@@ -267,7 +267,43 @@ pub struct SinkSpec {
     pub quarantine: Option<String>,
     /// The share of a micro-batch's rows that may be quarantined, 0 to 1; looked at above [`BROKEN_ROWS_FREE`] rows.
     pub quarantine_limit: f64,
+    /// How the table and its side tables are kept in order.
+    pub upkeep: UpkeepSpec,
 }
+
+/// How a sink's tables are kept in order: checkpoints, log clean-up, compaction, vacuum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpkeepSpec {
+    /// Whether a run does it between micro-batches; else only `flumen maintain` does.
+    pub auto: bool,
+    /// Versions between two checkpoints; `None`: the table's `delta.checkpointInterval`, or 100.
+    pub checkpoint_interval: Option<u64>,
+    /// So many small files of a partition are made one.
+    pub max_small_files: u64,
+    /// How long entries of the log stay; `None`: the table's `delta.logRetentionDuration`, or 30 days.
+    pub log_retention: Option<Duration>,
+    /// How long files stay that no version names; `None`: the table's `delta.deletedFileRetentionDuration`, or 7 days.
+    pub vacuum_retention: Option<Duration>,
+}
+
+impl Default for UpkeepSpec {
+    fn default() -> Self {
+        Self {
+            auto: true,
+            checkpoint_interval: None,
+            max_small_files: MAX_SMALL_FILES,
+            log_retention: None,
+            vacuum_retention: None,
+        }
+    }
+}
+
+/// Small files of a partition before they are made one.
+const MAX_SMALL_FILES: u64 = 100;
+/// Whoever reads a table may take so long, and a micro-batch too: files that no version names stay as long.
+pub const LEAST_VACUUM_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+/// An entry of the log that a slow writer builds on is not taken from under it.
+pub const LEAST_LOG_RETENTION: Duration = Duration::from_secs(10 * 60);
 
 /// When a data file is closed, in bytes.
 const TARGET_FILE_SIZE: u64 = 128_000_000;
@@ -288,6 +324,7 @@ impl SinkSpec {
             on_violation: OnViolation::Fail,
             quarantine: None,
             quarantine_limit: QUARANTINE_LIMIT,
+            upkeep: UpkeepSpec::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::DFSchema;
@@ -13,20 +14,27 @@ use super::column::{arrow_type, delta_type};
 use super::fault::Fault;
 use super::loader::{Loader, TableStatement};
 use super::planner::Catalogue;
-use super::spec::{LookupFormat, LookupSpec, OnViolation, SinkMode, SinkSpec};
+use super::spec::{
+    LEAST_LOG_RETENTION, LEAST_VACUUM_RETENTION, LookupFormat, LookupSpec, OnViolation, SinkMode, SinkSpec, UpkeepSpec,
+};
 use super::statement::normal;
 use super::suggest;
 use super::units;
 use crate::contract::{Check, Contract, ContractColumn, check_refusal};
 
 /// The options that a sink has now.
-const SINK_OPTIONS: [&str; 9] = [
+const SINK_OPTIONS: [&str; 14] = [
+    "checkpoint_interval",
+    "log_retention",
+    "maintain",
+    "max_small_files",
     "mode",
     "on_violation",
     "quarantine",
     "quarantine_limit",
     "schema_mode",
     "target_file_size",
+    "vacuum_retention",
     "contract.proto",
     "contract.message",
     "contract.include",
@@ -196,7 +204,17 @@ impl Loader<'_> {
         let mode = options.take("mode", faults, |v| units::one_of(v, &modes));
         let merge = options.take("schema_mode", faults, |v| units::one_of(v, &[("fail", false), ("merge", true)]));
         let size = options.take("target_file_size", faults, units::bytes);
+        let auto = options.take("maintain", faults, |v| units::one_of(v, &[("auto", true), ("off", false)]));
+        let small = options.take("max_small_files", faults, |v| at_least(2, units::count(v)?));
+        let upkeep = UpkeepSpec {
+            auto: auto.unwrap_or(sink.upkeep.auto),
+            checkpoint_interval: options.take("checkpoint_interval", faults, units::count),
+            max_small_files: small.unwrap_or(sink.upkeep.max_small_files),
+            log_retention: options.take("log_retention", faults, |v| lasting(v, LEAST_LOG_RETENTION)),
+            vacuum_retention: options.take("vacuum_retention", faults, |v| lasting(v, LEAST_VACUUM_RETENTION)),
+        };
         let quarantine = options.text("quarantine").and_then(|(location, _)| location);
+        sink.upkeep = upkeep;
         sink.on_violation = policy.unwrap_or(sink.on_violation);
         sink.quarantine_limit = limit.unwrap_or(sink.quarantine_limit);
         sink.mode = mode.unwrap_or(sink.mode);
@@ -324,4 +342,21 @@ impl Loader<'_> {
             false => self.environment.resolve(location).to_string_lossy().into_owned(),
         }
     }
+}
+
+/// A duration that is not shorter than `least`.
+fn lasting(text: &str, least: Duration) -> Result<Duration, String> {
+    let duration = units::duration(text)?;
+    if duration >= least {
+        return Ok(duration);
+    }
+    let least = match least.as_secs() / 60 {
+        minutes if minutes < 120 => format!("{minutes} minutes"),
+        minutes => format!("{} hours", minutes / 60),
+    };
+    Err(format!("`{text}` is too short: whoever still reads or writes would lose files; write '{least}' or more"))
+}
+
+fn at_least(least: u64, number: u64) -> Result<u64, String> {
+    if number < least { Err(format!("`{number}` is too small: write {least} or more")) } else { Ok(number) }
 }

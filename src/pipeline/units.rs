@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use chrono::{DateTime, Utc};
-use jiff::SignedDuration;
+use jiff::{Span, SpanRelativeTo};
 use url::Url;
 
 use crate::offsets::Start;
 
-/// `'1 second'`, `'200 milliseconds'`, `'5 minutes'`.
+/// `'1 second'`, `'200 milliseconds'`, `'5 minutes'`, `'7 days'`.
 ///
 /// # Errors
 /// What a duration looks like.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong =
         || format!("`{text}` is no duration: write a number with its unit, such as '200 milliseconds' or '5 minutes'");
-    let parsed = SignedDuration::from_str(text.trim()).map_err(|_| wrong())?;
+    let span = Span::from_str(text.trim()).map_err(|_| wrong())?;
+    let parsed = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
     Duration::try_from(parsed).map_err(|_| wrong())
 }
 

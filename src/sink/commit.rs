@@ -24,7 +24,7 @@ use crate::sink::{DeltaSink, TableState};
 use crate::storage;
 
 /// Foreign versions that one commit steps over at most.
-const MAX_REBASES: u32 = 1_000;
+pub(super) const MAX_REBASES: u32 = 1_000;
 
 /// What is to be committed.
 #[derive(Debug, Clone)]
@@ -67,8 +67,18 @@ pub(super) struct LogEntry {
     bytes: CommitOrBytes,
     digest: Digest,
     attempt: Uuid,
+    writer: Writer,
+}
+
+/// Who writes a log entry: that says which others are in its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writer {
+    /// The query's stream, or its batch job: there is one at a time.
+    Stream,
     /// A retry of dead letters: it runs beside the stream, and only another retry is in its way.
-    is_retry: bool,
+    Retry,
+    /// Upkeep of the table: nobody is in its way.
+    Upkeep,
 }
 
 /// What a log entry is made of beside its `add` and `txn` actions.
@@ -79,6 +89,7 @@ pub(super) struct Nature<'a> {
     pub(super) with_protocol: bool,
     pub(super) is_append: bool,
     pub(super) removes: Vec<Remove>,
+    pub(super) writer: Writer,
 }
 
 /// The log's answer to a put.
@@ -133,6 +144,7 @@ impl DeltaSink {
             with_protocol: false,
             is_append: true,
             removes: Vec::new(),
+            writer: self.writer_of(commit),
         };
         self.log_entry(commit, nature)
     }
@@ -222,13 +234,8 @@ impl DeltaSink {
         let mut text = lines.join("\n");
         text.push('\n');
         let digest = Sha256::digest(text.as_bytes()).into();
-        let is_retry = commit.txns.iter().any(|(app_id, _)| *app_id == self.owner.retry());
-        Ok(LogEntry {
-            bytes: CommitOrBytes::LogBytes(text.into_bytes().into()),
-            digest,
-            attempt: commit.attempt,
-            is_retry,
-        })
+        let bytes = CommitOrBytes::LogBytes(text.into_bytes().into());
+        Ok(LogEntry { bytes, digest, attempt: commit.attempt, writer: nature.writer })
     }
 
     /// Puts the entry at `version` until the log says clearly what is there.
@@ -300,11 +307,18 @@ impl DeltaSink {
         Ok(())
     }
 
+    /// Who makes a commit, by what it says of positions.
+    pub(super) fn writer_of(&self, commit: &SinkCommit) -> Writer {
+        let is_retry = commit.txns.iter().any(|(app_id, _)| *app_id == self.owner.retry());
+        if is_retry { Writer::Retry } else { Writer::Stream }
+    }
+
     /// Whether a version with that app id is by another instance of the same query.
     fn is_rival(&self, app_id: &str, own: &LogEntry) -> bool {
-        match own.is_retry {
-            true => app_id == self.owner.retry(),
-            false => self.owner.is_fenced_by(app_id),
+        match own.writer {
+            Writer::Stream => self.owner.is_fenced_by(app_id),
+            Writer::Retry => app_id == self.owner.retry(),
+            Writer::Upkeep => false,
         }
     }
 
@@ -351,7 +365,8 @@ impl DeltaSink {
     /// The table's state right after its first version was written.
     pub(super) fn created(&mut self, definition: Definition, entry: &LogEntry, txns: Vec<(String, i64)>) -> Committed {
         let anchor = Anchor::Entry(0, entry.digest);
-        self.state = Some(TableState { version: 0, definition, txns: txns.into_iter().collect(), anchor });
+        self.state =
+            Some(TableState { version: 0, definition, txns: txns.into_iter().collect(), anchor, checkpoint: None });
         self.settled = true;
         Committed { version: 0 }
     }

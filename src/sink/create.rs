@@ -42,6 +42,7 @@ impl DeltaSink {
             with_protocol: true,
             is_append: true,
             removes: Vec::new(),
+            writer: self.writer_of(&commit),
         };
         let entry = self.log_entry(&commit, nature)?;
         self.settled = false;
@@ -77,6 +78,7 @@ impl DeltaSink {
             with_protocol: false,
             is_append: false,
             removes: Vec::new(),
+            writer: self.writer_of(&commit),
         };
         let entry = self.log_entry(&commit, nature)?;
         self.settled = false;

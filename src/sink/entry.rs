@@ -1,5 +1,6 @@
 //! One entry of a table's log: the actions that matter to a sink.
 
+use deltalake::kernel::Remove;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -23,8 +24,8 @@ pub struct Entry {
     pub metadata: Option<Metadata>,
     /// How many files it adds.
     pub adds: usize,
-    /// How many files it removes.
-    pub removes: usize,
+    /// The files that it removes.
+    pub removes: Vec<String>,
     /// What its bytes are.
     pub digest: Digest,
 }
@@ -36,7 +37,7 @@ struct Line {
     protocol: Option<Protocol>,
     meta_data: Option<Metadata>,
     add: Option<IgnoredAny>,
-    remove: Option<IgnoredAny>,
+    remove: Option<Remove>,
     commit_info: Option<CommitInfo>,
 }
 
@@ -62,7 +63,7 @@ impl Entry {
             entry.protocol = line.protocol.or(entry.protocol);
             entry.metadata = line.meta_data.or(entry.metadata);
             entry.adds += usize::from(line.add.is_some());
-            entry.removes += usize::from(line.remove.is_some());
+            entry.removes.extend(line.remove.map(|remove| remove.path));
             let attempt = line.commit_info.and_then(|info| Some(info.flumen?["attempt"].as_str()?.to_string()));
             entry.attempt = attempt.or(entry.attempt);
         }
@@ -87,7 +88,7 @@ mod tests {
         .unwrap();
         assert_eq!(entry.attempt.as_deref(), Some("a-1"));
         assert_eq!(entry.txns, [("x".to_string(), 7)]);
-        assert_eq!((entry.adds, entry.removes), (2, 1));
+        assert_eq!((entry.adds, entry.removes), (2, vec!["r".to_string()]));
         assert!(Entry::parse(b"{\"add\"").is_err());
     }
 }

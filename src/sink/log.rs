@@ -41,6 +41,8 @@ pub struct LogState {
     pub txns: HashMap<String, i64>,
     /// The newest version's entry.
     pub anchor: Anchor,
+    /// The version of the newest checkpoint.
+    pub checkpoint: Option<u64>,
 }
 
 /// The log of one table.
@@ -137,7 +139,7 @@ impl TableLog {
         if state.anchor.is_none() {
             state.anchor = self.anchor_of(version, checkpoint).await?;
         }
-        state.finish(version).map(Some)
+        state.finish(version, base).map(Some)
     }
 
     /// The newest version is a checkpoint's: its entry is the anchor, or the checkpoint when the entry is gone.
@@ -225,14 +227,14 @@ impl Replay {
         self.metadata = entry.metadata.or(self.metadata.take());
     }
 
-    fn finish(self, version: u64) -> Result<LogState> {
+    fn finish(self, version: u64, checkpoint: Option<u64>) -> Result<LogState> {
         let (Some(protocol), Some(metadata), Some(anchor)) = (self.protocol, self.metadata, self.anchor) else {
             return Err(Error::invalid(format!(
                 "the log up to version {version} defines no table: its first entries are gone and no checkpoint \
                  replaces them; restore `{LOG}` or use another LOCATION"
             )));
         };
-        Ok(LogState { version, protocol, metadata, txns: self.txns, anchor })
+        Ok(LogState { version, protocol, metadata, txns: self.txns, anchor, checkpoint })
     }
 }
 

@@ -11,6 +11,7 @@ mod definition;
 mod entry;
 mod kept;
 mod log;
+mod maintain;
 mod replace;
 mod side;
 mod writer;
@@ -25,6 +26,7 @@ pub use commit::{CommitRetries, Committed, SinkCommit};
 pub use create::Created;
 pub use deltalake::kernel::Add;
 pub use kept::LastCommit;
+pub use maintain::{Maintained, Maintainer, Round, TableUpkeep};
 pub use side::{SideCommit, SideFiles, positions};
 pub use writer::SinkWriter;
 
@@ -82,6 +84,8 @@ struct TableState {
     definition: Definition,
     txns: HashMap<String, i64>,
     anchor: Anchor,
+    /// The newest checkpoint, as far as it is known.
+    checkpoint: Option<u64>,
 }
 
 impl DeltaSink {
@@ -135,8 +139,8 @@ impl DeltaSink {
             definition.refuse_unsupported(self.spec.mode).map_err(|e| e.within(&table))?;
             self.pending = compare::compare(&definition, &self.spec).map_err(|e| e.within(&table))?;
             self.checks = definition.checks().map_err(|e| e.within(&table))?;
-            let (version, txns, anchor) = (read.version, read.txns, read.anchor);
-            self.state = Some(TableState { version, definition, txns, anchor });
+            let (version, txns, anchor, checkpoint) = (read.version, read.txns, read.anchor, read.checkpoint);
+            self.state = Some(TableState { version, definition, txns, anchor, checkpoint });
         }
         self.settled = true;
         Ok(())

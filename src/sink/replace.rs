@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::pipeline::SinkMode;
-use crate::sink::commit::{Nature, Put};
+use crate::sink::commit::{Nature, Put, Writer};
 use crate::sink::{Committed, DeltaSink, SinkCommit};
 
 /// How often the file list is read anew because another writer changed it.
@@ -57,6 +57,7 @@ impl DeltaSink {
             with_protocol: false,
             is_append: false,
             removes,
+            writer: Writer::Stream,
         };
         let entry = self.log_entry(commit, nature)?;
         self.settled = false;
@@ -66,7 +67,7 @@ impl DeltaSink {
                 Put::Landed => return Ok(Some(self.landed(version, &entry, commit.txns.clone()))),
                 Put::Taken(other) => {
                     self.refuse_taken(version, &other, &entry)?;
-                    if other.adds + other.removes > 0 {
+                    if other.adds + other.removes.len() > 0 {
                         return Ok(None);
                     }
                     self.step_over(version, *other);

@@ -66,7 +66,28 @@ const POINTS: [(&str, &[u64], Side); 18] = [
     ("side.after", &[1, 2, 5], Side::Both),
     ("publish", &[1, 2, 5], Side::Nothing),
 ];
+/// Steps of upkeep, and how often a run that keeps its tables in order passes them at least.
+const UPKEEP_POINTS: [(&str, &[u64]); 5] = [
+    ("maintain.write", &[1, 2, 3]),
+    ("maintain.before", &[1, 2]),
+    ("maintain.after", &[1, 2]),
+    ("maintain.checkpoint", &[1, 2]),
+    ("maintain.clean_up", &[1, 2]),
+];
 const RETRY_POINTS: [&str; 5] = ["retry.before", "retry.after", "side.before", "side.after", "put.after"];
+
+/// What fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// A run.
+    Run,
+    /// A run that keeps its tables in order every few versions.
+    Upkeep,
+    /// `dead-letters retry`.
+    Retry,
+    /// `maintain`.
+    Maintain,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Case {
@@ -77,8 +98,7 @@ struct Case {
     shape: Shape,
     /// Whether `.proto` and pipeline file change before the restart.
     changes: bool,
-    /// Whether it is a retry of dead letters that fails.
-    retry: bool,
+    what: What,
 }
 
 /// Every point, hit and action, each with side rows, shapes and changes in turn.
@@ -90,7 +110,7 @@ fn cases() -> Vec<Case> {
         for &hit in hits {
             for action in ACTIONS {
                 let (side, shape) = (sides[turn % sides.len()], SHAPES[turn / sides.len() % 3]);
-                cases.push(Case { point, hit, action, side, shape, changes: turn % 5 < 2, retry: false });
+                cases.push(Case { point, hit, action, side, shape, changes: turn % 5 < 2, what: What::Run });
                 turn += 1;
             }
         }
@@ -100,8 +120,19 @@ fn cases() -> Vec<Case> {
             for action in ACTIONS {
                 let side = if turn % 2 == 0 { Side::Letters } else { Side::Both };
                 let changes = turn % 5 < 2;
-                cases.push(Case { point, hit, action, side, shape: SHAPES[turn % 3], changes, retry: true });
+                cases.push(Case { point, hit, action, side, shape: SHAPES[turn % 3], changes, what: What::Retry });
                 turn += 1;
+            }
+        }
+    }
+    for (what, points) in [(What::Upkeep, &UPKEEP_POINTS[..]), (What::Maintain, &UPKEEP_POINTS)] {
+        for &(point, hits) in points {
+            for &hit in hits.iter().take(if what == What::Maintain { 1 } else { hits.len() }) {
+                for action in ACTIONS {
+                    let (side, shape) = (SIDES[turn % 4], SHAPES[turn / 4 % 3]);
+                    cases.push(Case { point, hit, action, side, shape, changes: turn % 5 < 2, what });
+                    turn += 1;
+                }
             }
         }
     }
@@ -147,11 +178,12 @@ fn topics_of(side: Side) -> &'static [String; 2] {
 struct Place {
     dir: tempfile::TempDir,
     shape: Shape,
+    what: What,
 }
 
 impl Place {
-    fn new(side: Side, shape: Shape) -> Self {
-        let place = Self { dir: workspace(), shape };
+    fn new(side: Side, shape: Shape, what: What) -> Self {
+        let place = Self { dir: workspace(), shape, what };
         place.write(side, "");
         place
     }
@@ -165,12 +197,16 @@ impl Place {
                           'max_rows' '60', 'dead_letter_limit' '100%');\n"
             )
         };
+        let upkeep = match self.what {
+            What::Upkeep => "'checkpoint_interval' '2', 'max_small_files' '2'",
+            _ => "'maintain' 'off', 'max_small_files' '2'",
+        };
         let sink = |name: &str| {
             format!(
                 "CREATE EXTERNAL TABLE {name} (topic VARCHAR NOT NULL, part INT NOT NULL, at BIGINT NOT NULL,
                    ad_id VARCHAR, slot BIGINT, bid DOUBLE CHECK (bid >= 0))
                  STORED AS DELTA LOCATION 'tables/{name}'
-                 OPTIONS ('on_violation' 'quarantine', 'quarantine_limit' '100%');\n"
+                 OPTIONS ('on_violation' 'quarantine', 'quarantine_limit' '100%', {upkeep});\n"
             )
         };
         let select = |from: &str| {
@@ -220,6 +256,10 @@ impl Place {
         self.command(&["-o", "json", "dead-letters", "retry", FILE, "--at-once", "7"])
     }
 
+    fn maintain(&self) -> Command {
+        self.command(&["-o", "json", "maintain", FILE])
+    }
+
     fn tables(&self) -> BTreeMap<String, Vec<String>> {
         let mut tables = BTreeMap::new();
         for entry in std::fs::read_dir(self.dir.path().join("tables")).unwrap() {
@@ -234,15 +274,18 @@ impl Place {
 
 /// The rows of a table, sorted, without what the time or the number of a version is in.
 fn rows(table: &Path) -> Vec<String> {
-    let mut files: Vec<String> = Vec::new();
+    let mut files: BTreeMap<String, bool> = BTreeMap::new();
     for action in delta::log(table).iter().flatten() {
         if let Some(path) = action["add"]["path"].as_str() {
-            assert!(!files.contains(&path.to_string()), "{path} is added twice to {}", table.display());
-            files.push(path.to_string());
+            let known = files.insert(path.to_string(), true);
+            assert_eq!(known, None, "{path} is added twice to {}", table.display());
+        }
+        if let Some(path) = action["remove"]["path"].as_str() {
+            assert_eq!(files.insert(path.to_string(), false), Some(true), "{path} is removed from {}", table.display());
         }
     }
     let mut rows = Vec::new();
-    for file in files {
+    for (file, _) in files.into_iter().filter(|(_, is_live)| *is_live) {
         let file = std::fs::File::open(table.join(file)).unwrap();
         for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
             rows.extend(lines(&batch.unwrap()));
@@ -275,7 +318,8 @@ fn lines(batch: &RecordBatch) -> Vec<String> {
 /// the ends.
 fn check_log(table: &Path) {
     let mut next: BTreeMap<(String, i64), i64> = BTreeMap::new();
-    for info in delta::commit_infos(table) {
+    // A compaction reads no topic.
+    for info in delta::commit_infos(table).into_iter().filter(|info| info.get("sources").is_some()) {
         let number = |value: &Value| value.as_i64().unwrap();
         for source in info["sources"].as_array().unwrap() {
             let place = (source["topic"].as_str().unwrap().to_string(), number(&source["partition"]));
@@ -300,7 +344,7 @@ fn expected(side: Side, shape: Shape, retry: bool) -> BTreeMap<String, Vec<Strin
     let known = &KNOWN[(side as usize * 3 + shape as usize) * 2 + usize::from(retry)];
     known
         .get_or_init(|| {
-            let place = Place::new(side, shape);
+            let place = Place::new(side, shape, if retry { What::Retry } else { What::Run });
             finish(&mut place.run()).exits(0);
             if retry {
                 place.edit_proto("int32 slot = 2;", "string slot = 2;");
@@ -312,13 +356,18 @@ fn expected(side: Side, shape: Shape, retry: bool) -> BTreeMap<String, Vec<Strin
 }
 
 fn run(case: Case) {
-    let place = Place::new(case.side, case.shape);
-    let command = if case.retry {
-        finish(&mut place.run()).exits(0);
-        place.edit_proto("int32 slot = 2;", "string slot = 2;");
-        Place::retry
-    } else {
-        Place::run
+    let place = Place::new(case.side, case.shape, case.what);
+    let command = match case.what {
+        What::Run | What::Upkeep => Place::run,
+        What::Retry => {
+            finish(&mut place.run()).exits(0);
+            place.edit_proto("int32 slot = 2;", "string slot = 2;");
+            Place::retry
+        }
+        What::Maintain => {
+            finish(&mut place.run()).exits(0);
+            Place::maintain
+        }
     };
     let mark = place.dir.path().join("mark");
     let fault = format!("{}:{}:{}", case.point, case.hit, case.action);
@@ -327,15 +376,17 @@ fn run(case: Case) {
     match case.action {
         "abort" | "kill" => assert_eq!(failed.code, None, "{case:?}: {}", failed.stderr),
         "delay" => assert_eq!(failed.code, Some(0), "{case:?}: {}", failed.stderr),
+        // Upkeep beside a run that fails breaks nothing.
+        _ if case.what == What::Upkeep => assert_eq!(failed.code, Some(0), "{case:?}: {}", failed.stderr),
         // A put whose answer is an error is asked again.
         _ => assert_eq!(failed.code, Some(i32::from(!case.point.starts_with("put."))), "{case:?}: {}", failed.stderr),
     }
-    if case.changes && !case.retry {
+    if case.changes && case.what != What::Retry {
         place.change(case.side);
     }
     let again = finish(&mut command(&place));
     assert_eq!(again.code, Some(0), "{case:?}: {}", again.stderr);
-    let (found, expected) = (place.tables(), expected(case.side, case.shape, case.retry));
+    let (found, expected) = (place.tables(), expected(case.side, case.shape, case.what == What::Retry));
     for name in found.keys().chain(expected.keys()) {
         let (found, expected) = (found.get(name), expected.get(name));
         if found != expected {

@@ -24,6 +24,7 @@ mod s3;
 mod schema_registry;
 mod tidy;
 mod topics;
+mod upkeep;
 mod versions;
 
 // What the fuzzer's targets name as `crate::…`.

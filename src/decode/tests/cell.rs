@@ -168,7 +168,7 @@ fn json(message: &DynamicMessage) -> Cell {
             None => Cell::Null,
             Some((kind, value)) => match (kind.name(), value) {
                 ("null_value", _) => Cell::Null,
-                ("number_value", Value::F64(number)) if number.is_finite() => json_text(&as_read(*number)),
+                ("number_value", Value::F64(number)) if number.is_finite() => json_number(*number),
                 ("number_value", Value::F64(number)) if number.is_nan() => Cell::Text("NaN".into()),
                 ("number_value", Value::F64(number)) => {
                     Cell::Text(if *number > 0.0 { "Infinity" } else { "-Infinity" }.into())
@@ -202,11 +202,6 @@ fn json_text(value: &serde_json::Value) -> Cell {
 
 fn json_number(number: f64) -> Cell {
     Cell::Text(format!("number {number:e}"))
-}
-
-/// A number as the reader of these tests has it from its shortest text: it is off by a bit at times.
-fn as_read(number: f64) -> serde_json::Value {
-    serde_json::from_str(&serde_json::to_string(&number).unwrap()).unwrap()
 }
 
 /// A message by the numbers of its fields, however it was written.

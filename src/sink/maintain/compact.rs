@@ -1,0 +1,215 @@
+//! Small files are made larger ones: the rows stay, the list of files gets shorter.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use deltalake::kernel::{Add, Snapshot};
+use deltalake::logstore::{LogStore as _, ObjectStoreRef};
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::ObjectStoreExt as _;
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use serde_json::{Map, json};
+
+use super::bins::{Rules, SmallFile, bins};
+use super::{Maintained, Maintainer};
+use crate::error::{Error, Result};
+use crate::fault_point;
+use crate::sink::commit::{MAX_REBASES, Nature, Put, Writer};
+use crate::sink::{SinkCommit, SinkWriter, rows_of};
+
+/// A partition that got no file for so long is closed.
+const CLOSED_AFTER: Duration = Duration::from_secs(60 * 60);
+/// Small files that one round looks at, at most: the newest ones.
+const MAX_CANDIDATES: usize = 20_000;
+/// Rows that are read at once.
+const BATCH_ROWS: usize = 8_192;
+
+impl Maintainer {
+    /// Makes small files larger ones, bin by bin, each with a commit of its own.
+    pub(super) async fn compact(&mut self, done: &mut Maintained) -> Result<()> {
+        let rules = Rules {
+            target_size: self.upkeep.target_file_size,
+            max_files: usize::try_from(self.upkeep.spec.max_small_files).unwrap_or(usize::MAX),
+            closed_since: self.before(CLOSED_AFTER).timestamp_millis(),
+        };
+        for bin in bins(self.small_files(rules).await?, rules) {
+            let Some(files) = self.rewrite(&bin).await? else { continue };
+            let written = files.len();
+            if self.replace_files(&bin, files).await? {
+                done.files_compacted += bin.len();
+                done.files_written += written;
+            } else {
+                done.compactions_given_up += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The small files of the newest version. Those with deletion vectors, or that do not say how many rows they have,
+    /// are left alone.
+    pub(super) async fn small_files(&self, rules: Rules) -> Result<Vec<SmallFile>> {
+        let failed = |e| self.unavailable("the list of files could not be read").caused_by(e);
+        let log = self.sink.log.store();
+        let version = self.table()?.version;
+        let snapshot = Snapshot::try_new(log, Some(version)).await.map_err(failed)?;
+        let mut files = snapshot.file_views(log, None);
+        let mut small = Vec::new();
+        while let Some(file) = files.try_next().await.map_err(failed)? {
+            let size = u64::try_from(file.size()).unwrap_or(0);
+            if !rules.is_small(size) || file.deletion_vector_descriptor().is_some() {
+                continue;
+            }
+            let Some(rows) = file.num_records() else { continue };
+            let (path, modified) = (file.object_store_path(), file.modification_time());
+            small.push(SmallFile { path, size, rows: rows as u64, modified, remove: file.remove_action(false) });
+            if small.len() == MAX_CANDIDATES {
+                break;
+            }
+        }
+        Ok(small)
+    }
+
+    /// Writes the rows of some files of one partition into new ones; `None` when another program wrote one of them.
+    pub(super) async fn rewrite(&self, bin: &[SmallFile]) -> Result<Option<Vec<Add>>> {
+        let mut writer = self.sink.writer();
+        let copied = self.copy(bin, &mut writer).await;
+        match copied {
+            Ok(true) => {}
+            Ok(false) => {
+                writer.abort().await;
+                return Ok(None);
+            }
+            Err(error) => {
+                writer.abort().await;
+                return Err(error);
+            }
+        }
+        let mut files = writer.close().await?;
+        let (before, after) = (bin.iter().map(|file| file.rows).sum::<u64>(), rows_of(&files)?);
+        if before != after {
+            self.discard(&files).await;
+            return Err(Error::unavailable(format!(
+                "table `{}`: a compaction of {before} rows came to {after}; nothing was committed, report this",
+                self.sink.location()
+            )));
+        }
+        files.iter_mut().for_each(|file| file.data_change = false);
+        Ok(Some(files))
+    }
+
+    /// Copies rows; `false` when a file is by another program: what it means by its types is left to it.
+    async fn copy(&self, bin: &[SmallFile], writer: &mut SinkWriter) -> Result<bool> {
+        let store = self.sink.log.store().object_store(None);
+        for file in bin {
+            let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+                self.unavailable(&format!("data file `{}` could not be read", file.path)).caused_by(e)
+            };
+            let Some(rows) = rows(&store, &file.path).await.map_err(failed)? else { return Ok(false) };
+            let values = file.remove.partition_values.clone().unwrap_or_default();
+            for batch in rows {
+                let batch = batch.map_err(|e| failed(e.into()))?;
+                let batch = conform(&batch, self.sink.schema(), &values).map_err(|e| failed(e.into()))?;
+                fault_point::pass("maintain.write").await?;
+                writer.write(&batch).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Commits new files in the place of others; `false` when a version in between removed one of those, or changed
+    /// what the table is.
+    pub(super) async fn replace_files(&mut self, bin: &[SmallFile], adds: Vec<Add>) -> Result<bool> {
+        let mut info = Map::new();
+        info.insert("pipeline".into(), json!(self.sink.owner.pipeline));
+        info.insert("query".into(), json!(self.sink.owner.query));
+        let nature = Nature {
+            operation: "OPTIMIZE",
+            parameters: json!({ "targetSize": self.upkeep.target_file_size.to_string() }),
+            definition: None,
+            with_protocol: false,
+            is_append: false,
+            removes: bin.iter().map(|file| file.remove.clone()).collect(),
+            writer: Writer::Upkeep,
+        };
+        let commit = SinkCommit { adds, txns: Vec::new(), attempt: self.clock.new_id(), info };
+        let entry = self.sink.log_entry(&commit, nature)?;
+        let inputs: HashSet<&str> = bin.iter().map(|file| file.remove.path.as_str()).collect();
+        fault_point::pass("maintain.before").await?;
+        for _ in 0..MAX_REBASES {
+            let version = self.sink.next_version()?;
+            match self.sink.put(version, &entry).await? {
+                Put::Landed => {
+                    self.sink.landed(version, &entry, Vec::new());
+                    fault_point::pass("maintain.after").await?;
+                    return Ok(true);
+                }
+                Put::Taken(other) => {
+                    let is_changed = other.protocol.is_some() || other.metadata.is_some();
+                    if is_changed || other.removes.iter().any(|path| inputs.contains(path.as_str())) {
+                        self.discard(&commit.adds).await;
+                        self.sink.reload().await?;
+                        return Ok(false);
+                    }
+                    self.sink.step_over(version, *other);
+                }
+            }
+        }
+        self.discard(&commit.adds).await;
+        Ok(false)
+    }
+
+    /// Removes files that certainly no version names. What stays is for the vacuum.
+    async fn discard(&self, files: &[Add]) {
+        let store = self.sink.log.store().object_store(None);
+        let paths: Vec<_> = files.iter().filter_map(|file| Path::parse(&file.path).ok()).map(Ok).collect();
+        let mut results = store.delete_stream(futures::stream::iter(paths).boxed());
+        while let Some(result) = results.next().await {
+            if let Err(error) = result {
+                tracing::debug!(table = %self.sink.location(), %error, "a file of a given-up compaction stays");
+            }
+        }
+    }
+}
+
+/// A file's rows; `None` when another program wrote it. It is small, so it is fetched at once.
+async fn rows(
+    store: &ObjectStoreRef,
+    path: &Path,
+) -> Result<Option<ParquetRecordBatchReader>, Box<dyn std::error::Error + Send + Sync>> {
+    let bytes = store.get(path).await?.bytes().await?;
+    let rows = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let by = rows.metadata().file_metadata().created_by();
+    if !by.is_some_and(|by| by.starts_with("flumen ")) {
+        return Ok(None);
+    }
+    Ok(Some(rows.with_batch_size(BATCH_ROWS).build()?))
+}
+
+/// The rows with all columns of the table: those that a file of an older version lacks are NULL, those of its
+/// partition are the same in every row.
+fn conform(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+    partition: &HashMap<String, Option<String>>,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let rows = batch.num_rows();
+    let columns = schema.fields().iter().map(|field| -> Result<ArrayRef, arrow::error::ArrowError> {
+        if let Some(value) = partition.get(field.name()) {
+            let Some(value) = value.as_deref().filter(|value| !value.is_empty()) else {
+                return Ok(new_null_array(field.data_type(), rows));
+            };
+            let text: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows)));
+            return cast(&text, field.data_type());
+        }
+        match batch.column_by_name(field.name()) {
+            Some(column) => cast(column, field.data_type()),
+            None => Ok(new_null_array(field.data_type(), rows)),
+        }
+    });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+}

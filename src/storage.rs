@@ -232,7 +232,8 @@ pub fn shown(location: &str) -> String {
     if url.cannot_be_a_base() {
         return location.to_string();
     }
-    if url.set_username("").and(url.set_password(None)).is_err() && url.has_authority() {
+    let is_secret = !url.username().is_empty() || url.password().is_some();
+    if is_secret && url.set_username("").and(url.set_password(None)).is_err() {
         return format!("{}://…", url.scheme());
     }
     url.set_query(None);

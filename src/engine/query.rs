@@ -95,8 +95,11 @@ impl StreamingQuery {
         let mut sink = DeltaSink::open(&sink_spec, owner.clone(), &deps.storage, Arc::clone(&deps.clock)).await?;
         let sides = Arc::new(side::of_query(&deps, &pipeline, spec, &sink_spec, owner));
         sides.roll_forward(&sink).await?;
-        if !sink.exists() {
-            sides.refuse_former_life().await?;
+        if !sink.exists()
+            && let Err(former) = sides.refuse_former_life().await
+        {
+            sink.reload().await?;
+            return Err(if sink.exists() { made_meanwhile(&sink) } else { former });
         }
         sink.add_columns().await?;
         let parts = SessionParts::of_query(&pipeline, spec, true);
@@ -187,12 +190,7 @@ impl StreamingQuery {
         } else {
             match self.sink.create(commit).await? {
                 Created::Ours(committed) => committed,
-                Created::Another => {
-                    return Err(Error::unavailable(format!(
-                        "table {} was made by another writer at the same moment; run again",
-                        self.sink.location()
-                    )));
-                }
+                Created::Another => return Err(made_meanwhile(&self.sink)),
             }
         };
         self.deps.observer.note(&format!(
@@ -568,6 +566,11 @@ impl Topic {
     fn log(&self) -> Result<Arc<dyn Log>> {
         self.tables[0].log(0)
     }
+}
+
+/// The error of a table that was not there a moment ago.
+fn made_meanwhile(sink: &DeltaSink) -> Error {
+    Error::unavailable(format!("table {} was made by another writer at the same moment; run again", sink.location()))
 }
 
 /// Every dead record has its row among the files of dead letters.

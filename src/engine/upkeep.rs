@@ -17,25 +17,27 @@ use crate::storage;
 pub(crate) struct Upkeep {
     deps: Deps,
     owner: Owner,
-    sink: TableUpkeep,
+    sink: SinkSpec,
     task: Option<JoinHandle<()>>,
 }
 
 impl Upkeep {
     /// For the query of `owner`.
     pub(crate) fn new(deps: &Deps, owner: Owner, sink: &SinkSpec) -> Self {
-        Self { deps: deps.clone(), owner, sink: TableUpkeep::of_sink(sink), task: None }
+        Self { deps: deps.clone(), owner, sink: sink.clone(), task: None }
     }
 
     /// Begins what is due, unless some is still under way.
     pub(crate) async fn begin(&mut self, sink: &mut DeltaSink, sides: &SideTables) {
-        if !self.sink.spec.auto || self.task.as_ref().is_some_and(|task| !task.is_finished()) {
+        if !self.sink.upkeep.auto || self.task.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
-        let mut due = sides.due(&self.sink).await;
-        if sink.is_upkeep_due(&self.sink.spec) {
+        // The side tables have got what they are owed: that comes first after a commit.
+        let upkeep = TableUpkeep::of_sink(&self.sink, sink.version().unwrap_or_default());
+        let mut due = sides.due(&upkeep).await;
+        if sink.is_upkeep_due(&upkeep.spec) {
             sink.note_upkeep();
-            due.push(self.sink.clone());
+            due.push(upkeep);
         }
         if !due.is_empty() {
             self.task = Some(tokio::spawn(rounds(self.deps.clone(), self.owner.clone(), due)));
@@ -95,7 +97,7 @@ pub async fn maintain(deps: &Deps, pipeline: &Pipeline, query: Option<&str>) -> 
         let sides = side::of_query(deps, pipeline, &query, spec, owner.clone());
         // Files that a commit gave a side table, and that it has not named yet, must not be taken for garbage.
         sides.roll_forward(&sink).await?;
-        let upkeep = TableUpkeep::of_sink(spec);
+        let upkeep = TableUpkeep::of_sink(spec, sink.version().unwrap_or_default());
         let tables = std::iter::once(upkeep.clone()).chain(sides.locations().map(|side| upkeep.of_side(side)));
         for table in tables {
             if seen.insert(storage::shown(&table.location)) {

@@ -11,6 +11,7 @@ const TOPIC: &str = "flumen-topic";
 const SCHEMA: &str = "flumen-schema";
 const SIDE: &str = "flumen-side";
 const RETRY: &str = "flumen-retry";
+const SETTLED: &str = "flumen-settled";
 
 /// Whose positions a `txn` holds: one query of one pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +30,16 @@ impl fmt::Display for Owner {
 
 /// The position in a partition that is gone.
 pub const GONE: i64 = -1;
+
+/// Who may owe a side table something by a version with a `txn` of this app id: `pipeline:query`.
+pub fn debtor(app_id: &str) -> Option<&str> {
+    [SIDE, RETRY].iter().find_map(|kind| app_id.strip_prefix(kind)?.strip_prefix(':'))
+}
+
+/// [`Owner::settled`] of the query that [`debtor`] names.
+pub fn settled_of(debtor: &str) -> String {
+    format!("{SETTLED}:{debtor}")
+}
 
 impl Owner {
     /// Names are `[A-Za-z0-9_.-]+`, so that a colon separates them.
@@ -59,6 +70,12 @@ impl Owner {
     /// The app id whose number is that of the last retry of dead letters.
     pub fn retry(&self) -> String {
         format!("{RETRY}:{}:{}", self.pipeline, self.query)
+    }
+
+    /// The app id whose number is a version: up to it the side tables have got what they were owed. Upkeep writes it
+    /// before the log's entries go, which alone would say so.
+    pub fn settled(&self) -> String {
+        format!("{SETTLED}:{}:{}", self.pipeline, self.query)
     }
 
     /// Whether another attempt's `txn` with this app id means that somebody else runs this query. A

@@ -26,7 +26,7 @@ pub use commit::{CommitRetries, Committed, SinkCommit};
 pub use create::Created;
 pub use deltalake::kernel::Add;
 pub use kept::LastCommit;
-pub use maintain::{Maintained, Maintainer, Round, TableUpkeep};
+pub use maintain::{Maintained, Maintainer, Round, TableRole, TableUpkeep};
 pub use side::{SideCommit, SideFiles, positions};
 pub use writer::SinkWriter;
 

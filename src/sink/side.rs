@@ -108,8 +108,13 @@ impl DeltaSink {
         let (Some(newest), Some(number)) = (self.version(), self.txn(marker).filter(|number| *number != 0)) else {
             return Ok(None);
         };
+        let settled = self.txn(&self.owner.settled()).and_then(|version| u64::try_from(version).ok());
         let mut version = newest;
-        while let Some(entry) = self.log.entry(version).await? {
+        loop {
+            if settled.is_some_and(|settled| version <= settled) {
+                return Ok(None);
+            }
+            let Some(entry) = self.log.entry(version).await? else { break };
             if entry.txns.iter().any(|(id, n)| id == marker && *n == number) {
                 let info = self.log.commit_info(version).await?.unwrap_or_default();
                 let owed = parse(&info["flumen"]).ok_or_else(|| self.owed_is_gone(version, marker))?;

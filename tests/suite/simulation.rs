@@ -305,7 +305,14 @@ async fn simulate(seed: u64) -> [(&'static str, u64); 6] {
                 }
             }
             7 => foreign_commit(&world).await,
-            8 => check_end(&world, engine::maintain(&world.deps(), &pipeline, None).await.map(|_| ())),
+            8 => {
+                // Two at once, beside what runs.
+                let deps = [world.deps(), world.deps()];
+                let [first, second] = deps.each_ref().map(|deps| engine::maintain(deps, &pipeline, None));
+                let (first, second) = tokio::join!(first, second);
+                check_end(&world, first.map(|_| ()));
+                check_end(&world, second.map(|_| ()));
+            }
             _ => tokio::time::sleep(Duration::from_secs(world.below(1_200))).await,
         }
         world.growth.grow(world.below(3) as i32, world.below(30) as i64);

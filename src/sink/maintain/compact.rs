@@ -7,20 +7,20 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
-use deltalake::kernel::{Add, Snapshot};
+use deltalake::kernel::{Add, Remove, Snapshot};
 use deltalake::logstore::{LogStore as _, ObjectStoreRef};
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use super::bins::{Rules, SmallFile, bins};
 use super::{Maintained, Maintainer};
 use crate::error::{Error, Result};
 use crate::fault_point;
 use crate::sink::commit::{MAX_REBASES, Nature, Put, Writer};
-use crate::sink::{SinkCommit, SinkWriter, rows_of};
+use crate::sink::{SinkCommit, SinkWriter, app_id, rows_of};
 
 /// A partition that got no file for so long is closed.
 const CLOSED_AFTER: Duration = Duration::from_secs(60 * 60);
@@ -28,6 +28,17 @@ const CLOSED_AFTER: Duration = Duration::from_secs(60 * 60);
 const MAX_CANDIDATES: usize = 20_000;
 /// Rows that are read at once.
 const BATCH_ROWS: usize = 8_192;
+
+/// What became of a compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaced {
+    /// It is in the table.
+    Landed,
+    /// Others removed one of its files, or were quicker again and again.
+    GivenUp,
+    /// Others changed what the table is: it has to be read anew.
+    AnotherTable,
+}
 
 impl Maintainer {
     /// Makes small files larger ones, bin by bin, each with a commit of its own.
@@ -37,14 +48,21 @@ impl Maintainer {
             max_files: usize::try_from(self.upkeep.spec.max_small_files).unwrap_or(usize::MAX),
             closed_since: self.before(CLOSED_AFTER).timestamp_millis(),
         };
+        // What others have removed since the files were listed.
+        let mut gone = HashSet::new();
         for bin in bins(self.small_files(rules).await?, rules) {
             let Some(files) = self.rewrite(&bin).await? else { continue };
             let written = files.len();
-            if self.replace_files(&bin, files).await? {
-                done.files_compacted += bin.len();
-                done.files_written += written;
-            } else {
-                done.compactions_given_up += 1;
+            match self.replace_files(&bin, files, &mut gone).await? {
+                Replaced::Landed => {
+                    done.files_compacted += bin.len();
+                    done.files_written += written;
+                }
+                Replaced::GivenUp => done.compactions_given_up += 1,
+                Replaced::AnotherTable => {
+                    done.compactions_given_up += 1;
+                    return self.sink.reload().await;
+                }
             }
         }
         Ok(())
@@ -121,46 +139,78 @@ impl Maintainer {
         Ok(true)
     }
 
-    /// Commits new files in the place of others; `false` when a version in between removed one of those, or changed
-    /// what the table is.
-    pub(super) async fn replace_files(&mut self, bin: &[SmallFile], adds: Vec<Add>) -> Result<bool> {
+    /// Commits new files in the place of others. What versions in between remove is added to `gone`, which has all that
+    /// was removed since the others were listed.
+    pub(super) async fn replace_files(
+        &mut self,
+        bin: &[SmallFile],
+        adds: Vec<Add>,
+        gone: &mut HashSet<String>,
+    ) -> Result<Replaced> {
+        let removes = bin.iter().map(|file| file.remove.clone()).collect();
+        let parameters = json!({ "targetSize": self.upkeep.target_file_size.to_string() });
+        let commit = SinkCommit { adds, txns: Vec::new(), attempt: self.clock.new_id(), info: self.info() };
+        let adds = commit.adds.clone();
+        fault_point::pass("maintain.before").await?;
+        let replaced = self.put_upkeep(commit, "OPTIMIZE", parameters, removes, gone).await?;
+        match replaced {
+            Replaced::Landed => fault_point::pass("maintain.after").await?,
+            Replaced::GivenUp | Replaced::AnotherTable => self.discard(&adds).await,
+        }
+        Ok(replaced)
+    }
+
+    /// What a commit of upkeep says of itself.
+    pub(super) fn info(&self) -> Map<String, Value> {
         let mut info = Map::new();
         info.insert("pipeline".into(), json!(self.sink.owner.pipeline));
         info.insert("query".into(), json!(self.sink.owner.query));
+        info
+    }
+
+    /// Puts a commit of upkeep at the next version. Those in between are stepped over; what they remove is added to
+    /// `gone`, and the commit is given up when one of its own `removes` is there.
+    pub(super) async fn put_upkeep(
+        &mut self,
+        commit: SinkCommit,
+        operation: &str,
+        parameters: Value,
+        removes: Vec<Remove>,
+        gone: &mut HashSet<String>,
+    ) -> Result<Replaced> {
+        let replaced: Vec<String> = removes.iter().map(|remove| remove.path.clone()).collect();
         let nature = Nature {
-            operation: "OPTIMIZE",
-            parameters: json!({ "targetSize": self.upkeep.target_file_size.to_string() }),
+            operation,
+            parameters,
             definition: None,
             with_protocol: false,
             is_append: false,
-            removes: bin.iter().map(|file| file.remove.clone()).collect(),
+            removes,
             writer: Writer::Upkeep,
         };
-        let commit = SinkCommit { adds, txns: Vec::new(), attempt: self.clock.new_id(), info };
         let entry = self.sink.log_entry(&commit, nature)?;
-        let inputs: HashSet<&str> = bin.iter().map(|file| file.remove.path.as_str()).collect();
-        fault_point::pass("maintain.before").await?;
         for _ in 0..MAX_REBASES {
+            if replaced.iter().any(|path| gone.contains(path)) {
+                break;
+            }
             let version = self.sink.next_version()?;
             match self.sink.put(version, &entry).await? {
                 Put::Landed => {
-                    self.sink.landed(version, &entry, Vec::new());
-                    fault_point::pass("maintain.after").await?;
-                    return Ok(true);
+                    self.sink.landed(version, &entry, commit.txns);
+                    self.note_version(version, false);
+                    return Ok(Replaced::Landed);
+                }
+                Put::Taken(other) if other.protocol.is_some() || other.metadata.is_some() => {
+                    return Ok(Replaced::AnotherTable);
                 }
                 Put::Taken(other) => {
-                    let is_changed = other.protocol.is_some() || other.metadata.is_some();
-                    if is_changed || other.removes.iter().any(|path| inputs.contains(path.as_str())) {
-                        self.discard(&commit.adds).await;
-                        self.sink.reload().await?;
-                        return Ok(false);
-                    }
+                    gone.extend(other.removes.iter().cloned());
+                    self.note_version(version, other.txns.iter().any(|(id, _)| app_id::debtor(id).is_some()));
                     self.sink.step_over(version, *other);
                 }
             }
         }
-        self.discard(&commit.adds).await;
-        Ok(false)
+        Ok(Replaced::GivenUp)
     }
 
     /// Removes files that certainly no version names. What stays is for the vacuum.

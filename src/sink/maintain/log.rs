@@ -1,12 +1,16 @@
 //! The log is kept short: a checkpoint says all that it says, and what is older may go.
 
+use std::collections::{BTreeSet, HashSet};
+
 use delta_kernel::Snapshot;
 use deltalake::checkpoints::cleanup_expired_logs_for;
 use deltalake::logstore::LogStore as _;
+use serde_json::json;
 
-use super::{Maintained, Maintainer, Round};
+use super::{Maintained, Maintainer, Round, TableRole};
 use crate::error::Result;
 use crate::fault_point;
+use crate::sink::{DeltaSink, SinkCommit, app_id};
 
 impl Maintainer {
     /// Writes a checkpoint when one is due, and takes away what is older than another and than the log's retention.
@@ -20,6 +24,8 @@ impl Maintainer {
         if !fresh {
             return Ok(());
         }
+        let settled = self.note_settled().await?;
+        let version = self.table()?.version;
         fault_point::pass("maintain.checkpoint").await?;
         self.write_checkpoint(version).await?;
         done.checkpoint = Some(version);
@@ -31,10 +37,32 @@ impl Maintainer {
         }
         fault_point::pass("maintain.clean_up").await?;
         let cutoff = self.before(self.log_retention()).timestamp_millis();
-        let removed = cleanup_expired_logs_for(version, self.sink.log.store(), cutoff, None).await;
+        let kept_from = settled.min(version);
+        let removed = cleanup_expired_logs_for(kept_from, self.sink.log.store(), cutoff, None).await;
         done.log_files_removed =
             removed.map_err(|e| self.unavailable("the log could not be cleaned up").caused_by(e))?;
         Ok(())
+    }
+
+    /// Says in the table up to which version its side tables have got what they were owed: the log does not say it any
+    /// longer when it is cleaned up. Returns the version up to which that holds for all who write it.
+    async fn note_settled(&mut self) -> Result<u64> {
+        let TableRole::Sink { settled } = self.upkeep.role else { return Ok(u64::MAX) };
+        let settled = settled.min(self.table()?.version);
+        let id = self.sink.owner.settled();
+        let own = format!("{}:{}", self.sink.owner.pipeline, self.sink.owner.query);
+        let debtors = |sink: &DeltaSink| -> BTreeSet<String> {
+            let owing = sink.txns().filter(|(_, number)| *number != 0);
+            owing.filter_map(|(id, _)| app_id::debtor(id).map(str::to_string)).collect()
+        };
+        if debtors(&self.sink).contains(&own) && self.sink.txn(&id).is_none_or(|known| (known as u64) < settled) {
+            let txns = vec![(id, settled as i64)];
+            let commit = SinkCommit { adds: Vec::new(), txns, attempt: self.clock.new_id(), info: self.info() };
+            self.put_upkeep(commit, "SETTLED", json!({}), Vec::new(), &mut HashSet::new()).await?;
+        }
+        let others = debtors(&self.sink).into_iter().filter(|debtor| *debtor != own);
+        let theirs = others.map(|debtor| self.sink.txn(&app_id::settled_of(&debtor)).unwrap_or(0).max(0) as u64);
+        Ok(theirs.min().unwrap_or(u64::MAX).min(settled))
     }
 
     /// Delta's own reader and writer of logs does it, which streams: the list of files is not held.

@@ -49,25 +49,38 @@ pub struct TableUpkeep {
     pub target_file_size: u64,
     /// How it is kept.
     pub spec: UpkeepSpec,
-    /// Whether it is a side table.
-    pub is_side: bool,
+    /// What it keeps of its log.
+    pub role: TableRole,
+}
+
+/// What a table is to the query that writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableRole {
+    /// Its sink. Up to this version its side tables have got all that its commits owe them; what later ones owe, only
+    /// the log says, and it stays.
+    Sink {
+        /// The newest such version.
+        settled: u64,
+    },
+    /// A side table: it owes nobody anything.
+    Side,
 }
 
 impl TableUpkeep {
-    /// The upkeep of a sink.
-    pub fn of_sink(sink: &SinkSpec) -> Self {
+    /// The upkeep of a sink whose side tables have got what they are owed up to the version `settled`.
+    pub fn of_sink(sink: &SinkSpec, settled: u64) -> Self {
         Self {
             location: sink.location.clone(),
             target_file_size: sink.target_file_size,
             spec: sink.upkeep.clone(),
-            is_side: false,
+            role: TableRole::Sink { settled },
         }
     }
 
     /// The upkeep of one of its side tables: they are kept as it is.
     #[must_use]
     pub fn of_side(&self, location: &str) -> Self {
-        Self { location: location.to_owned(), is_side: true, ..self.clone() }
+        Self { location: location.to_owned(), role: TableRole::Side, ..self.clone() }
     }
 }
 
@@ -161,6 +174,16 @@ impl Maintainer {
         Ok(done)
     }
 
+    /// A version came after the newest one; `owes` says whether it may owe a side table something.
+    fn note_version(&mut self, version: u64, owes: bool) {
+        if let TableRole::Sink { settled } = &mut self.upkeep.role
+            && !owes
+            && settled.checked_add(1) == Some(version)
+        {
+            *settled = version;
+        }
+    }
+
     fn table(&self) -> Result<&super::TableState> {
         self.sink.state.as_ref().ok_or_else(|| self.sink.missing())
     }
@@ -169,7 +192,10 @@ impl Maintainer {
     fn vacuum_retention(&self) -> Duration {
         let property = self.duration_property("delta.deletedFileRetentionDuration");
         let wanted = self.upkeep.spec.vacuum_retention.or(property).unwrap_or(VACUUM_RETENTION).max(DAY);
-        if self.upkeep.is_side { wanted.max(SIDE_VACUUM_RETENTION) } else { wanted }
+        match self.upkeep.role {
+            TableRole::Sink { .. } => wanted,
+            TableRole::Side => wanted.max(SIDE_VACUUM_RETENTION),
+        }
     }
 
     fn log_retention(&self) -> Duration {

@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch, StringArray};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::bins::SmallFile;
+use super::compact::Replaced;
 use super::*;
 use crate::clock::{self, FixedClock};
 use crate::sink::fixtures::{commit, create, delta_table, files, ids, open, owner, read, spec};
@@ -28,12 +29,12 @@ impl Place {
     }
 
     async fn maintainer(&self) -> Maintainer {
-        self.maintainer_of(false).await
+        self.maintainer_of(TableRole::Sink { settled: u64::MAX }).await
     }
 
-    async fn maintainer_of(&self, is_side: bool) -> Maintainer {
+    async fn maintainer_of(&self, role: TableRole) -> Maintainer {
         let (location, spec) = (self.location.clone(), self.upkeep.clone());
-        let upkeep = TableUpkeep { location, target_file_size: 1 << 20, spec, is_side };
+        let upkeep = TableUpkeep { location, target_file_size: 1 << 20, spec, role };
         let clock = Arc::new(FixedClock(self.now));
         Maintainer::open(upkeep, owner(), &Storage::new(), clock).await.unwrap().unwrap()
     }
@@ -124,7 +125,9 @@ async fn a_compaction_gives_up_when_another_was_faster() {
     assert!(file.exists());
     assert_eq!(place.maintainer().await.round(Round::Due).await.unwrap().files_compacted, 4);
     place.append(&mut sink, std::iter::once(40..50)).await;
-    assert!(!slow.replace_files(&bin, written).await.unwrap());
+    let mut gone = std::collections::HashSet::new();
+    assert_eq!(slow.replace_files(&bin, written, &mut gone).await.unwrap(), Replaced::GivenUp);
+    assert_eq!(gone.len(), 4, "also the next bin knows of them");
     assert!(!file.exists(), "nobody will ever name it");
     assert_eq!(read(&place.location, "id").await, ids(0..50));
     // Between two appends it does not have to.
@@ -133,7 +136,7 @@ async fn a_compaction_gives_up_when_another_was_faster() {
     let bin = small(&slow).await;
     let written = slow.rewrite(&bin).await.unwrap().unwrap();
     place.append(&mut sink, std::iter::once(70..80)).await;
-    assert!(slow.replace_files(&bin, written).await.unwrap());
+    assert_eq!(slow.replace_files(&bin, written, &mut gone).await.unwrap(), Replaced::Landed);
     assert_eq!(read(&place.location, "id").await, ids(0..80));
 }
 
@@ -181,6 +184,29 @@ async fn the_log_goes_back_to_a_checkpoint_and_no_further_than_it_has_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_commit_owes_stays_in_the_log() {
+    let mut place = Place::new();
+    place.upkeep.log_retention = Some(Duration::from_secs(60 * 60));
+    place.now += TimeDelta::hours(2);
+    let mut sink = create(&spec(&place.location), &Storage::new()).await;
+    place.append(&mut sink, (0..4).map(|n| n..n + 1)).await;
+    let mut owing = commit(files(&sink, 4..5).await, &[(0, 5)]);
+    owing.txns.push((owner().side(), 5));
+    sink.commit(owing).await.unwrap();
+    // Whoever settled up to version 4 knows nothing of version 5.
+    let done = place.maintainer_of(TableRole::Sink { settled: 4 }).await.round(Round::Due).await.unwrap();
+    assert!(done.checkpoint.is_some_and(|version| version > 5), "{done:?}");
+    let done = place.maintainer_of(TableRole::Sink { settled: 4 }).await.round(Round::Whole).await.unwrap();
+    assert!(place.path("_delta_log/00000000000000000005.json").exists(), "{done:?}");
+    place.append(&mut sink, std::iter::once(5..6)).await;
+    let settled = sink.version().unwrap();
+    place.maintainer_of(TableRole::Sink { settled }).await.round(Round::Whole).await.unwrap();
+    assert!(!place.path("_delta_log/00000000000000000005.json").exists());
+    let again = open(&spec(&place.location), &Storage::new()).await.unwrap();
+    assert!(again.side_commit(&owner().side()).await.unwrap().is_none(), "the table itself says that it is settled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_vacuum_takes_what_nobody_has_named_for_days() {
     let mut place = Place::new();
     let mut sink = create(&spec(&place.location), &Storage::new()).await;
@@ -196,7 +222,7 @@ async fn a_vacuum_takes_what_nobody_has_named_for_days() {
     let done = place.maintainer().await.round(Round::Whole).await.unwrap();
     assert_eq!((done.files_compacted, done.files_vacuumed), (4, 0), "all of them are young");
     place.now += TimeDelta::days(8);
-    let done = place.maintainer_of(true).await.round(Round::Whole).await.unwrap();
+    let done = place.maintainer_of(TableRole::Side).await.round(Round::Whole).await.unwrap();
     assert_eq!(done.files_vacuumed, 0, "another pipeline may still name files of a side table");
     let done = place.maintainer().await.round(Round::Whole).await.unwrap();
     assert_eq!(done.files_vacuumed, 5, "four that were made one, and what a crash left");

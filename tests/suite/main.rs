@@ -22,6 +22,7 @@ mod recordings;
 mod registry_server;
 mod s3;
 mod schema_registry;
+mod secrets;
 mod simulation;
 mod tidy;
 mod topics;

@@ -12,6 +12,7 @@ use super::records::{Letters, binary, headers, timestamps};
 use crate::contract::{Contract, ContractColumn};
 use crate::decode::DecodeFault;
 use crate::error::{Error, Result};
+use crate::observe::Records;
 use crate::pipeline::{SinkSpec, SourceSpec};
 use crate::sink::Owner;
 
@@ -104,4 +105,19 @@ pub(crate) fn rows(
 /// `wire_type: wire type 2 where varint was expected at byte 41`.
 fn reason(fault: &DecodeFault) -> String {
     format!("{}: {} at byte {}", fault.reason.as_str(), fault.reason, fault.position)
+}
+
+/// Every dead record has its row among the files of dead letters.
+///
+/// # Errors
+/// `Unavailable` when one has none: nothing may be committed then.
+pub(crate) fn check_count(records: Records, letters: u64) -> Result<()> {
+    if letters == records.dead {
+        return Ok(());
+    }
+    Err(Error::unavailable(format!(
+        "dead letters are unaccounted for: {} records are dead and {letters} were written; nothing was committed, run \
+         again and report this",
+        records.dead
+    )))
 }

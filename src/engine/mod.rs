@@ -10,6 +10,7 @@ mod checks;
 mod commit_info;
 mod culprit;
 mod explain;
+mod held;
 mod letter;
 mod letter_box;
 mod letter_list;

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::alert::Alerts;
 use super::commit_info::CommitInfo;
+use super::held::HeldEnds;
 use super::position::Lost;
 use super::records::RecordCounts;
 use super::runner::{Planned, Post, Ran, Read, Runner, Share};
@@ -19,7 +20,7 @@ use super::side::{self, SideTables};
 use super::topic::{Slice, TopicTable};
 use super::upkeep::Upkeep;
 use super::versions::Versions;
-use super::write::{Gate, watched};
+use super::write::{Gate, refuse_old, watched};
 use super::{Deps, letter, position, selection};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
@@ -35,9 +36,6 @@ use crate::sink::{Add, Created, DeltaSink, GONE, Owner, SideCommit, SideFiles, S
 use crate::source::{Log, TopicIdentity};
 use crate::storage;
 
-/// A vacuum leaves files alone for a day at least; those of a micro-batch have to be named before.
-const LONGEST_BATCH_MS: i64 = 12 * 60 * 60 * 1000;
-
 /// A streaming query between its micro-batches.
 pub(crate) struct StreamingQuery {
     deps: Deps,
@@ -51,6 +49,7 @@ pub(crate) struct StreamingQuery {
     logical: LogicalPlan,
     enforcer: Arc<ContractEnforcer>,
     upkeep: Upkeep,
+    held: HeldEnds,
     /// The number of the last micro-batch that was planned.
     batch: i64,
     /// The last retry of dead letters whose marks are known to be made.
@@ -111,6 +110,7 @@ impl StreamingQuery {
         let mut query = Self {
             batch: sink.version().map_or(0, |v| v as i64),
             retry: sink.txn(&sink.owner().retry()),
+            held: HeldEnds::new(),
             upkeep: Upkeep::new(&deps, sink.owner().clone(), &sink_spec),
             deps,
             alerts,
@@ -251,6 +251,23 @@ impl StreamingQuery {
             ends.insert(topic.identity.topic.clone(), bounds.iter().map(|b| (b.partition, b.high)).collect());
         }
         Ok(ends)
+    }
+
+    /// Names partitions that a transaction has held up for long.
+    ///
+    /// # Errors
+    /// What the logs return.
+    pub(crate) async fn name_open_transactions(&mut self) -> Result<()> {
+        if !self.held.is_due() {
+            return Ok(());
+        }
+        for topic in &self.topics {
+            let ends = topic.log()?.held().await?;
+            for told in self.held.note(&topic.identity.topic, &ends, &topic.next) {
+                self.deps.observer.note(&format!("query {}: {told}", self.sink_spec.name));
+            }
+        }
+        Ok(())
     }
 
     /// Plans the next micro-batch; `None` when there is nothing to read.
@@ -397,14 +414,14 @@ impl StreamingQuery {
         let watch = Stopwatch::start();
         fault_point::pass("close").await?;
         let adds = written.close().await?;
-        self.refuse_old(&adds)?;
+        refuse_old(&adds, self.deps.clock.now()).map_err(within)?;
         let quarantine = written.close_quarantine(&self.sink_spec).await?;
         planned.durations.close_files = millis(watch.elapsed());
         let records = Share::records(&planned.shares);
         let rows = written.rows(&adds, quarantine.as_ref())?;
         check_conservation(records, rows).map_err(within)?;
         let dead = letters.iter().map(|files| crate::sink::rows_of(&files.add)).sum::<Result<u64>>()?;
-        check_letters(records, dead).map_err(within)?;
+        letter::check_count(records, dead).map_err(within)?;
         let side = SideFiles::merged(letters.into_iter().chain(quarantine));
         let watch = Stopwatch::start();
         let content = Content { adds, side: side.clone(), records, rows };
@@ -445,19 +462,6 @@ impl StreamingQuery {
         self.deps.observer.progress(&progress);
         self.upkeep.begin(&mut self.sink, &self.sides).await;
         Ok(progress)
-    }
-
-    /// Files that nobody has named for so long may have been vacuumed.
-    fn refuse_old(&self, adds: &[Add]) -> Result<()> {
-        let now = self.deps.clock.now().timestamp_millis();
-        if adds.iter().all(|add| now - add.modification_time < LONGEST_BATCH_MS) {
-            return Ok(());
-        }
-        Err(Error::unavailable(format!(
-            "query {}: a micro-batch took longer than 12 hours, and what it wrote may have been vacuumed; nothing was \
-             committed. Make it smaller (`max_rows`) and run it again",
-            self.sink_spec.name
-        )))
     }
 
     /// Waits for upkeep that is under way, and for what has become due meanwhile.
@@ -571,18 +575,6 @@ impl Topic {
 /// The error of a table that was not there a moment ago.
 fn made_meanwhile(sink: &DeltaSink) -> Error {
     Error::unavailable(format!("table {} was made by another writer at the same moment; run again", sink.location()))
-}
-
-/// Every dead record has its row among the files of dead letters.
-fn check_letters(records: Records, letters: u64) -> Result<()> {
-    if letters == records.dead {
-        return Ok(());
-    }
-    Err(Error::unavailable(format!(
-        "dead letters are unaccounted for: {} records are dead and {letters} were written; nothing was committed, run \
-         again and report this",
-        records.dead
-    )))
 }
 
 /// Ends a bounded run at the offsets that were the end when it started.

@@ -166,6 +166,9 @@ async fn drive(
     let mut last = None::<Stopwatch>;
     loop {
         let stopping = outer.requested() || inner.requested();
+        if !stopping && !bounded {
+            query.name_open_transactions().await?;
+        }
         let wait = last.map_or(std::time::Duration::ZERO, |last| trigger.saturating_sub(last.elapsed()));
         let planned = if stopping || !wait.is_zero() { None } else { query.plan(until.as_ref()).await? };
         if planned.is_some() {

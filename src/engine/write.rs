@@ -240,6 +240,23 @@ pub(crate) fn violated(violation: Violation) -> Error {
     .alarming(Alarm::ContractBroken)
 }
 
+/// A vacuum leaves files alone for a day at least; those of a micro-batch have to be named before.
+const LONGEST_BATCH_MS: i64 = 12 * 60 * 60 * 1000;
+
+/// Refuses files that nobody has named for so long that they may have been vacuumed.
+///
+/// # Errors
+/// `Unavailable` for a file of more than twelve hours.
+pub(crate) fn refuse_old(adds: &[Add], now: DateTime<Utc>) -> Result<()> {
+    if adds.iter().all(|add| now.timestamp_millis() - add.modification_time < LONGEST_BATCH_MS) {
+        return Ok(());
+    }
+    Err(Error::unavailable(
+        "a micro-batch took longer than 12 hours, and what it wrote may have been vacuumed; nothing was committed. \
+         Make it smaller (`max_rows`) and run it again",
+    ))
+}
+
 /// Closes files, side by side.
 async fn close(writers: Vec<SinkWriter>) -> Result<Vec<Add>> {
     let mut tasks = JoinSet::new();

@@ -38,6 +38,8 @@ pub struct KafkaClient {
 struct Shared {
     config: KafkaConfig,
     consumer: BaseConsumer<Watch>,
+    /// Sees records of transactions that are still open; made when it is asked for.
+    uncommitted: OnceLock<BaseConsumer<Watch>>,
     presence: Presence,
     broker_timeout: Option<Duration>,
     /// Asked for once: a client never changes its cluster.
@@ -172,6 +174,7 @@ impl KafkaClient {
             shared: Arc::new(Shared {
                 config,
                 consumer,
+                uncommitted: OnceLock::new(),
                 presence,
                 broker_timeout,
                 cluster_id: OnceLock::new(),
@@ -234,6 +237,25 @@ impl KafkaClient {
     /// As [`KafkaClient::partitions`].
     pub async fn bounds(&self, topic: &str) -> Result<Vec<PartitionBounds>> {
         self.about(topic, bounds).await
+    }
+
+    /// For each partition of `topic` that a transaction which is still open holds up: how many offsets are behind its
+    /// last stable one.
+    ///
+    /// # Errors
+    /// As [`KafkaClient::partitions`].
+    pub async fn held(&self, topic: &str) -> Result<BTreeMap<i32, u64>> {
+        let shared = Arc::clone(&self.shared);
+        self.about(topic, move |consumer, topic, partitions, limit| {
+            let stable = list_offsets(consumer, topic, partitions, Offset::End, limit)?;
+            let all = list_offsets(shared.uncommitted()?, topic, partitions, Offset::End, limit)?;
+            let behind = |(partition, end): (i32, i64)| {
+                let stable = stable.get(&partition)?;
+                Some((partition, u64::try_from(end - stable).ok().filter(|behind| *behind > 0)?))
+            };
+            Ok(all.into_iter().filter_map(behind).collect())
+        })
+        .await
     }
 
     /// [`KafkaClient::bounds`] for a thread outside the runtime: one attempt, no waiting. `None` when the topic is not
@@ -385,6 +407,17 @@ fn unknown_topic(topic: &str, brokers: &str, there: &[String]) -> Error {
 }
 
 impl Shared {
+    /// The client that sees records of open transactions.
+    fn uncommitted(&self) -> KafkaResult<&BaseConsumer<Watch>> {
+        if let Some(known) = self.uncommitted.get() {
+            return Ok(known);
+        }
+        let mut config = self.config.client();
+        config.set("isolation.level", "read_uncommitted");
+        let made = config.create_with_context::<_, BaseConsumer<Watch>>(Watch::default())?;
+        Ok(self.uncommitted.get_or_init(|| made))
+    }
+
     /// Serves librdkafka's log lines and errors.
     fn listen(&self) {
         let watch = self.consumer.context();

@@ -94,6 +94,15 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// As [`Log::identity`].
     async fn offsets_at(&self, time: DateTime<Utc>) -> Result<BTreeMap<i32, i64>>;
 
+    /// For each partition whose end is held by a transaction that is still open: how many offsets are behind it. A log
+    /// without transactions holds none.
+    ///
+    /// # Errors
+    /// As [`Log::identity`].
+    async fn held(&self) -> Result<BTreeMap<i32, u64>> {
+        Ok(BTreeMap::new())
+    }
+
     /// Reads these ranges. A range is done when its end is reached, also when no record with the last offset exists
     /// (compaction, control records, aborted transactions). Ranges that follow on from the last call's are the fast
     /// case.

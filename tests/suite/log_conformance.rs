@@ -453,7 +453,9 @@ async fn an_open_transaction_holds_the_end() {
     let committed = kafka_log(broker, &topic, Some(PATIENCE));
     assert_eq!(committed.bounds().await.unwrap()[0].high, 3);
     assert_eq!(read(&committed, &[range(0, 0, 3)], NOTHING).await.unwrap()[&0].len(), 3);
+    assert_eq!(committed.held().await.unwrap(), BTreeMap::from([(0, 1)]));
     producer.abort_transaction(PATIENCE).unwrap();
+    while !committed.held().await.unwrap().is_empty() {}
     // Whoever asks for what is not committed is refused: it may never have been.
     let properties = BTreeMap::from([("isolation.level".to_string(), "read_uncommitted".to_string())]);
     let refused = KafkaConfig::new(broker.address(), &properties).unwrap_err();

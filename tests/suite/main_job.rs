@@ -145,6 +145,33 @@ fn a_continuous_run_stops_cleanly_on_sigterm() {
 }
 
 #[test]
+fn a_transaction_that_stays_open_is_named() {
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    let job = Job::new("held", 1);
+    job.produce(0, &impressions(0..10));
+    let broker = Broker::shared();
+    let producer: BaseProducer = broker.client().set("transactional.id", &job.topic).create().unwrap();
+    let limit = Duration::from_secs(30);
+    producer.init_transactions(limit).unwrap();
+    producer.begin_transaction().unwrap();
+    let value = &impressions(10..11)[0];
+    assert!(producer.send(BaseRecord::<(), Vec<u8>>::to(&job.topic).partition(0).payload(value)).is_ok());
+    producer.flush(limit).unwrap();
+    let told = job.dir.path().join("stderr");
+    let mut run = job.run(&["--set", "flumen.trigger=50 milliseconds"]);
+    let mut run =
+        run.stdout(std::process::Stdio::null()).stderr(std::fs::File::create(&told).unwrap()).spawn().unwrap();
+    let text = || std::fs::read_to_string(&told).unwrap();
+    until("it is named", Duration::from_secs(90), || text().contains("a transaction that is still open"));
+    assert!(text().contains("holds it at offset 10 for 30 seconds; 1 offsets behind it"), "{}", text());
+    producer.commit_transaction(limit).unwrap();
+    until("what it held is read", Duration::from_secs(60), || position(&job, 0).is_some_and(|next| next > 10));
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert_eq!(text().matches("still open").count(), 1);
+}
+
+#[test]
 fn a_record_that_cannot_be_decoded_is_named_and_nothing_is_lost() {
     let job = Job::new("broken", 1);
     job.edit(FILE, "'ads.v1.AdImpression')", "'ads.v1.AdImpression', 'on_decode_error' 'fail')");

@@ -139,6 +139,10 @@ impl Log for KafkaLog {
         self.client.bounds(&self.topic).await
     }
 
+    async fn held(&self) -> Result<BTreeMap<i32, u64>> {
+        self.client.held(&self.topic).await
+    }
+
     async fn offsets_at(&self, time: DateTime<Utc>) -> Result<BTreeMap<i32, i64>> {
         self.client.offsets_at(&self.topic, time).await
     }

@@ -111,6 +111,8 @@ async fn killed_thirty_times_the_table_equals_the_uninterrupted_run() {
         assert_eq!(place.committed(&topic), RECORDS as i64);
         let infos = delta::commit_infos(&place.table());
         assert_eq!(infos.len(), delta::log(&place.table()).len());
+        // Upkeep has versions of its own.
+        let infos: Vec<_> = infos.into_iter().filter(|info| info.get("records").is_some()).collect();
         let batches = infos.iter().filter(|i| i["records"]["read"].as_u64().unwrap() > 0).count();
         assert_eq!(batches + 1, infos.len(), "one version for each micro-batch, and the first");
         let read: u64 = infos.iter().map(|i| i["records"]["read"].as_u64().unwrap()).sum();

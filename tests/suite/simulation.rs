@@ -3,7 +3,8 @@
 //! topic grows; others write to the table. After every step the laws of the log hold, and in the end each record is in
 //! one place.
 //!
-//! `scripts/test` takes 200 seeds, `scripts/simulate` 10,000. One seed again: `scripts/simulate SEED 1`.
+//! `scripts/test` takes 200 seeds, `scripts/simulate` 10,000. One seed again: `scripts/simulate SEED 1`; hash maps and
+//! threads of libraries have a chance of their own, so it may take several runs until it fails again.
 
 mod laws;
 mod store;

@@ -42,9 +42,9 @@ use datafusion::sql::sqlparser::ast::{CreateView, Query};
 pub use fault::{Fault, Faults, Severity};
 pub use secret::Environment;
 pub use spec::{
-    BROKEN_ROWS_FREE, CheckSpec, DEAD_LETTERS_FREE, DataLoss, KeyFormat, LookupFormat, LookupSpec, META_COLUMNS,
-    ModelSpec, NullValue, OnDecodeError, OnViolation, QueryKind, QuerySpec, RegistryAuth, RegistrySpec, SCHEMA_ID,
-    SchemaChange, Settings, SinkMode, SinkSpec, SourceSpec, UpkeepSpec, ValueFormat,
+    BROKEN_ROWS_FREE, CheckSpec, DEAD_LETTERS_FREE, DataLoss, KeyFormat, LEAST_VACUUM_RETENTION, LookupFormat,
+    LookupSpec, META_COLUMNS, ModelSpec, NullValue, OnDecodeError, OnViolation, QueryKind, QuerySpec, RegistryAuth,
+    RegistrySpec, SCHEMA_ID, SchemaChange, Settings, SinkMode, SinkSpec, SourceSpec, UpkeepSpec, ValueFormat,
 };
 pub use topic::meta_fields;
 

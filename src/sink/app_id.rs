@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fmt;
 
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 const POSITION: &str = "flumen";
@@ -45,6 +46,14 @@ impl Owner {
     /// Names are `[A-Za-z0-9_.-]+`, so that a colon separates them.
     pub fn new(pipeline: impl Into<String>, query: impl Into<String>) -> Self {
         Self { pipeline: pipeline.into(), query: query.into() }
+    }
+
+    /// What a commit that reads no topic says of itself: whose it is.
+    pub fn info(&self) -> Map<String, Value> {
+        let mut info = Map::new();
+        info.insert("pipeline".into(), json!(self.pipeline));
+        info.insert("query".into(), json!(self.query));
+        info
     }
 
     /// The app id whose number is the next offset to read of a partition.

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use arrow::datatypes::Schema as ArrowSchema;
+use arrow::error::ArrowError;
+use deltalake::kernel::StructType;
+use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::contract::Check;
+use crate::contract::{Check, Contract, ContractColumn};
 use crate::error::{Error, Result};
 use crate::pipeline::{SinkMode, SinkSpec};
 use crate::sink::column_type;
@@ -282,6 +286,21 @@ fn has_exact_statistics(data_type: &str) -> bool {
         Some(precision) => precision.trim().parse::<u8>().is_ok_and(|precision| precision <= EXACT_DIGITS),
         None => data_type != "binary",
     }
+}
+
+/// The columns of a schema, as Delta writes it, as a contract without checks.
+///
+/// # Errors
+/// Why the schema cannot be read.
+pub fn schema_contract(schema: &str) -> std::result::Result<Contract, String> {
+    let schema: StructType = serde_json::from_str(schema).map_err(|e| e.to_string())?;
+    let schema: ArrowSchema = (&schema).try_into_arrow().map_err(|e: ArrowError| e.to_string())?;
+    let columns = schema.fields().iter().map(|field| ContractColumn {
+        name: field.name().clone(),
+        data_type: field.data_type().clone(),
+        nullable: field.is_nullable(),
+    });
+    Ok(Contract { columns: columns.collect(), checks: Vec::new() })
 }
 
 /// Columns as the schema of a table.

@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::SinkSpec;
 use crate::storage::{self, Storage};
 use definition::{Definition, Metadata};
-use log::{Anchor, TableLog};
+use log::{Anchor, LogState, TableLog};
 
 /// The rows in the files that a commit adds, by the files' own statistics.
 ///
@@ -84,7 +84,7 @@ struct TableState {
     definition: Definition,
     txns: HashMap<String, i64>,
     anchor: Anchor,
-    /// The newest checkpoint, as far as it is known.
+    /// The newest checkpoint that is known, or the version for which one is under way.
     checkpoint: Option<u64>,
 }
 
@@ -96,11 +96,18 @@ impl DeltaSink {
     /// `Invalid` when contract and table differ (with the difference), or when the table uses what can't be written
     /// faithfully. `Unavailable` when the store fails.
     pub async fn open(spec: &SinkSpec, owner: Owner, storage: &Storage, clock: Arc<dyn Clock>) -> Result<Self> {
+        let mut sink = Self::unread(spec, owner, storage, clock)?;
+        sink.reload().await?;
+        Ok(sink)
+    }
+
+    /// The same before its log is read.
+    fn unread(spec: &SinkSpec, owner: Owner, storage: &Storage, clock: Arc<dyn Clock>) -> Result<Self> {
         let columns = spec.contract.columns.iter();
         let fields: Vec<Field> =
             columns.map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable)).collect();
         Definition::of_contract(spec, String::new(), 0)?;
-        let mut sink = Self {
+        Ok(Self {
             log: TableLog::new(storage.log_store(&spec.location)?),
             spec: spec.clone(),
             owner,
@@ -112,9 +119,7 @@ impl DeltaSink {
             checks: Vec::new(),
             pending: None,
             settled: false,
-        };
-        sink.reload().await?;
-        Ok(sink)
+        })
     }
 
     /// The same with another patience for unclear commits.
@@ -130,16 +135,20 @@ impl DeltaSink {
     /// As [`DeltaSink::open`].
     pub async fn reload(&mut self) -> Result<()> {
         self.settled = false;
-        let table = format!("table `{}`", self.location());
         self.state = None;
         self.pending = None;
         self.checks = Vec::new();
-        if let Some(read) = self.log.read().await.map_err(|e| e.within(&table))? {
-            let definition = Definition::new(read.protocol, read.metadata).map_err(|e| e.within(&table))?;
-            definition.refuse_unsupported(self.spec.mode).map_err(|e| e.within(&table))?;
-            self.pending = compare::compare(&definition, &self.spec).map_err(|e| e.within(&table))?;
-            self.checks = definition.checks().map_err(|e| e.within(&table))?;
-            let (version, txns, anchor, checkpoint) = (read.version, read.txns, read.anchor, read.checkpoint);
+        let read = self.log.read().await;
+        read.and_then(|read| self.take(read)).map_err(|e| e.within(format!("table `{}`", self.location())))
+    }
+
+    /// Knows what the log says, when nothing was known before.
+    fn take(&mut self, read: Option<LogState>) -> Result<()> {
+        if let Some(LogState { version, protocol, metadata, txns, anchor, checkpoint }) = read {
+            let definition = Definition::new(protocol, metadata)?;
+            definition.refuse_unsupported(self.spec.mode)?;
+            self.pending = compare::compare(&definition, &self.spec)?;
+            self.checks = definition.checks()?;
             self.state = Some(TableState { version, definition, txns, anchor, checkpoint });
         }
         self.settled = true;

@@ -2,19 +2,14 @@
 //! the sink's commit, which names them; only then is each side table committed, from what the sink's commit says. A
 //! crash in between is made good by whoever comes next.
 
-use std::sync::Arc;
-
-use arrow::datatypes::{Field, Schema};
-use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
-use deltalake::kernel::{Add, StructType};
+use deltalake::kernel::Add;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::contract::{Contract, ContractColumn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::SinkSpec;
-use crate::sink::definition::{contract_columns, schema_string};
+use crate::sink::definition::{contract_columns, schema_contract, schema_string};
 use crate::sink::{Created, DeltaSink, Owner, SinkCommit};
 use crate::storage;
 
@@ -71,14 +66,7 @@ impl SideFiles {
         let Some(schema) = &self.schema else { return Ok(None) };
         let wrong =
             |e: String| Error::invalid(format!("the schema of side table `{}` cannot be read: {e}", self.table));
-        let schema: StructType = serde_json::from_str(schema).map_err(|e| wrong(e.to_string()))?;
-        let schema: Schema = (&schema).try_into_arrow().map_err(|e| wrong(e.to_string()))?;
-        let column = |field: &Arc<Field>| ContractColumn {
-            name: field.name().clone(),
-            data_type: field.data_type().clone(),
-            nullable: field.is_nullable(),
-        };
-        let contract = Contract { columns: schema.fields().iter().map(column).collect(), checks: Vec::new() };
+        let contract = schema_contract(schema).map_err(wrong)?;
         Ok(Some(SinkSpec { merge_schema: true, ..SinkSpec::append("side", &self.table, contract) }))
     }
 }
@@ -167,9 +155,7 @@ impl DeltaSink {
     }
 
     async fn try_settle(&mut self, commit: &SideCommit, files: &SideFiles) -> Result<bool> {
-        let mut info = Map::new();
-        info.insert("pipeline".into(), json!(self.owner.pipeline));
-        info.insert("query".into(), json!(self.owner.query));
+        let mut info = self.owner.info();
         info.insert("of".into(), json!({ "marker": commit.marker, "number": commit.number }));
         let mut txns = commit.positions.clone();
         txns.push((commit.marker.clone(), commit.number));

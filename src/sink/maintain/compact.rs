@@ -13,7 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::bins::{Rules, SmallFile, bins};
 use super::{Maintained, Maintainer};
@@ -149,30 +149,21 @@ impl Maintainer {
     ) -> Result<Replaced> {
         let removes = bin.iter().map(|file| file.remove.clone()).collect();
         let parameters = json!({ "targetSize": self.upkeep.target_file_size.to_string() });
-        let commit = SinkCommit { adds, txns: Vec::new(), attempt: self.clock.new_id(), info: self.info() };
-        let adds = commit.adds.clone();
+        let commit = SinkCommit { adds, txns: Vec::new(), attempt: self.clock.new_id(), info: self.sink.owner.info() };
         fault_point::pass("maintain.before").await?;
-        let replaced = self.put_upkeep(commit, "OPTIMIZE", parameters, removes, gone).await?;
+        let replaced = self.put_upkeep(&commit, "OPTIMIZE", parameters, removes, gone).await?;
         match replaced {
             Replaced::Landed => fault_point::pass("maintain.after").await?,
-            Replaced::GivenUp | Replaced::AnotherTable => self.discard(&adds).await,
+            Replaced::GivenUp | Replaced::AnotherTable => self.discard(&commit.adds).await,
         }
         Ok(replaced)
-    }
-
-    /// What a commit of upkeep says of itself.
-    pub(super) fn info(&self) -> Map<String, Value> {
-        let mut info = Map::new();
-        info.insert("pipeline".into(), json!(self.sink.owner.pipeline));
-        info.insert("query".into(), json!(self.sink.owner.query));
-        info
     }
 
     /// Puts a commit of upkeep at the next version. Those in between are stepped over; what they remove is added to
     /// `gone`, and the commit is given up when one of its own `removes` is there.
     pub(super) async fn put_upkeep(
         &mut self,
-        commit: SinkCommit,
+        commit: &SinkCommit,
         operation: &str,
         parameters: Value,
         removes: Vec<Remove>,
@@ -188,7 +179,7 @@ impl Maintainer {
             removes,
             writer: Writer::Upkeep,
         };
-        let entry = self.sink.log_entry(&commit, nature)?;
+        let entry = self.sink.log_entry(commit, nature)?;
         for _ in 0..MAX_REBASES {
             if replaced.iter().any(|path| gone.contains(path)) {
                 break;
@@ -196,7 +187,7 @@ impl Maintainer {
             let version = self.sink.next_version()?;
             match self.sink.put(version, &entry).await? {
                 Put::Landed => {
-                    self.sink.landed(version, &entry, commit.txns);
+                    self.sink.landed(version, &entry, commit.txns.clone());
                     self.note_version(version, false);
                     return Ok(Replaced::Landed);
                 }

@@ -16,12 +16,11 @@ impl Maintainer {
     /// Writes a checkpoint when one is due, and takes away what is older than another and than the log's retention.
     pub(super) async fn keep_log(&mut self, round: Round, done: &mut Maintained) -> Result<()> {
         let state = self.table()?;
-        let version = state.version;
-        let fresh = match (round, state.checkpoint) {
-            (Round::Whole, checkpoint) => checkpoint != Some(version) && version > 0,
-            (Round::Due, _) => self.sink.is_upkeep_due(&self.upkeep.spec),
+        let is_due = match round {
+            Round::Whole => state.version > 0 && state.checkpoint != Some(state.version),
+            Round::Due => self.sink.is_upkeep_due(&self.upkeep.spec),
         };
-        if !fresh {
+        if !is_due {
             return Ok(());
         }
         let settled = self.note_settled().await?;
@@ -57,8 +56,9 @@ impl Maintainer {
         };
         if debtors(&self.sink).contains(&own) && self.sink.txn(&id).is_none_or(|known| (known as u64) < settled) {
             let txns = vec![(id, settled as i64)];
-            let commit = SinkCommit { adds: Vec::new(), txns, attempt: self.clock.new_id(), info: self.info() };
-            self.put_upkeep(commit, "SETTLED", json!({}), Vec::new(), &mut HashSet::new()).await?;
+            let commit =
+                SinkCommit { adds: Vec::new(), txns, attempt: self.clock.new_id(), info: self.sink.owner.info() };
+            self.put_upkeep(&commit, "SETTLED", json!({}), Vec::new(), &mut HashSet::new()).await?;
         }
         let others = debtors(&self.sink).into_iter().filter(|debtor| *debtor != own);
         let theirs = others.map(|debtor| self.sink.txn(&app_id::settled_of(&debtor)).unwrap_or(0).max(0) as u64);

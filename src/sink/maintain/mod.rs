@@ -14,17 +14,13 @@ mod vacuum;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::Schema;
 use chrono::{DateTime, Utc};
-use deltalake::kernel::StructType;
-use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::contract::{Contract, ContractColumn};
 use crate::error::{Error, Result};
-use crate::pipeline::{SinkMode, SinkSpec, UpkeepSpec, units};
-use crate::sink::definition::Definition;
+use crate::pipeline::{LEAST_VACUUM_RETENTION, SinkSpec, UpkeepSpec, units};
+use crate::sink::definition::schema_contract;
 use crate::sink::log::TableLog;
 use crate::sink::{DeltaSink, Owner};
 use crate::storage::{self, Storage};
@@ -146,15 +142,16 @@ impl Maintainer {
         let within = |e: Error| e.within(format!("table `{}`", storage::shown(&upkeep.location)));
         let log = TableLog::new(storage.log_store(&upkeep.location)?);
         let Some(state) = log.read().await.map_err(within)? else { return Ok(None) };
-        let definition = Definition::new(state.protocol, state.metadata).map_err(within)?;
-        definition.refuse_unsupported(SinkMode::Append).map_err(within)?;
+        let contract = schema_contract(&state.metadata.schema_string)
+            .map_err(|e| within(Error::invalid(format!("its schema cannot be read ({e}); repair the table"))))?;
         let spec = SinkSpec {
-            partition_by: definition.metadata.partition_columns.clone(),
+            partition_by: state.metadata.partition_columns.clone(),
             target_file_size: upkeep.target_file_size,
             merge_schema: true,
-            ..SinkSpec::append("maintenance", &upkeep.location, contract(&definition).map_err(within)?)
+            ..SinkSpec::append("maintenance", &upkeep.location, contract)
         };
-        let sink = DeltaSink::open(&spec, owner, storage, Arc::clone(&clock)).await?;
+        let mut sink = DeltaSink::unread(&spec, owner, storage, Arc::clone(&clock))?;
+        sink.take(Some(state)).map_err(within)?;
         Ok(Some(Self { upkeep, clock, sink }))
     }
 
@@ -191,7 +188,8 @@ impl Maintainer {
     /// How long files stay that no version names.
     fn vacuum_retention(&self) -> Duration {
         let property = self.duration_property("delta.deletedFileRetentionDuration");
-        let wanted = self.upkeep.spec.vacuum_retention.or(property).unwrap_or(VACUUM_RETENTION).max(DAY);
+        let wanted = self.upkeep.spec.vacuum_retention.or(property).unwrap_or(VACUUM_RETENTION);
+        let wanted = wanted.max(LEAST_VACUUM_RETENTION);
         match self.upkeep.role {
             TableRole::Sink { .. } => wanted,
             TableRole::Side => wanted.max(SIDE_VACUUM_RETENTION),
@@ -249,20 +247,6 @@ impl super::TableState {
         let property = property.and_then(|text| text.trim().parse().ok());
         upkeep.checkpoint_interval.or(property).unwrap_or(CHECKPOINT_INTERVAL).max(1)
     }
-}
-
-/// The table's own columns as a contract.
-fn contract(definition: &Definition) -> Result<Contract> {
-    let wrong = |e: String| Error::invalid(format!("its schema cannot be read ({e}); repair the table"));
-    let schema: StructType =
-        serde_json::from_str(&definition.metadata.schema_string).map_err(|e| wrong(e.to_string()))?;
-    let schema: Schema = (&schema).try_into_arrow().map_err(|e| wrong(e.to_string()))?;
-    let columns = schema.fields().iter().map(|field| ContractColumn {
-        name: field.name().clone(),
-        data_type: field.data_type().clone(),
-        nullable: field.is_nullable(),
-    });
-    Ok(Contract { columns: columns.collect(), checks: Vec::new() })
 }
 
 #[cfg(test)]

@@ -72,33 +72,37 @@ impl Maintainer {
 
     /// Without the files of tables that lie inside of this one's directory: they are not this one's.
     async fn own(&self, store: &ObjectStoreRef, files: Vec<String>) -> Result<Vec<Path>> {
-        let mut is_table: BTreeMap<String, bool> = BTreeMap::new();
+        let mut known = BTreeMap::new();
         let mut own = Vec::new();
-        'files: for file in files {
-            let Ok(path) = Path::parse(&file) else { continue };
-            let above: Vec<&str> = file.split('/').collect();
-            for depth in 1..above.len() {
-                let directory = above[..depth].join("/");
-                let found = match is_table.get(&directory) {
-                    Some(known) => *known,
-                    None => {
-                        let log = Path::parse(format!("{directory}/_delta_log"));
-                        let found = match log {
-                            Ok(log) => store.list(Some(&log)).next().await.transpose(),
-                            Err(_) => Ok(None),
-                        };
-                        let found = found.map_err(|e| self.unavailable("a directory is not readable").caused_by(e))?;
-                        is_table.insert(directory, found.is_some());
-                        found.is_some()
-                    }
-                };
-                if found {
-                    continue 'files;
-                }
+        for path in files.iter().filter_map(|file| Path::parse(file).ok()) {
+            if !self.is_in_a_table(store, &path, &mut known).await? {
+                own.push(path);
             }
-            own.push(path);
         }
         Ok(own)
+    }
+
+    /// Whether one of the directories above a file is a table; `known` keeps which are.
+    async fn is_in_a_table(
+        &self,
+        store: &ObjectStoreRef,
+        file: &Path,
+        known: &mut BTreeMap<Path, bool>,
+    ) -> Result<bool> {
+        let mut directory = Path::default();
+        let depth = file.parts().count().saturating_sub(1);
+        for part in file.parts().take(depth) {
+            directory = directory.join(part);
+            if !known.contains_key(&directory) {
+                let log = store.list(Some(&directory.clone().join("_delta_log"))).next().await.transpose();
+                let log = log.map_err(|e| self.unavailable("a directory is not readable").caused_by(e))?;
+                known.insert(directory.clone(), log.is_some());
+            }
+            if known.get(&directory) == Some(&true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn note_vacuum(&self, store: &ObjectStoreRef) -> Result<()> {

@@ -10,19 +10,64 @@ pub(super) trait Read<'a> {
     /// Why a value cannot be read.
     type Fault: From<Reason>;
 
-    fn varint(&mut self) -> Result<u64, Self::Fault>;
+    /// What is left to read.
+    fn rest(&self) -> &'a [u8];
+
+    /// Goes on with what is left after a value.
+    fn go_on(&mut self, rest: &'a [u8]);
+
+    /// The 16 bytes that `from`, a part of what is left, begins with, if the reader sees as many.
+    fn chunk(&self, from: &'a [u8]) -> Option<&'a [u8; 16]>;
+
+    #[inline(always)]
+    fn varint(&mut self) -> Result<u64, Self::Fault> {
+        let (value, rest) = varint(self.rest())?;
+        self.go_on(rest);
+        Ok(value)
+    }
 
     /// A value of `N` bytes, the lowest one first.
-    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Self::Fault>;
+    #[inline(always)]
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Self::Fault> {
+        let (bytes, rest) = self.rest().split_first_chunk().ok_or(Reason::Truncated)?;
+        self.go_on(rest);
+        Ok(*bytes)
+    }
 
     /// A length-delimited value.
-    fn bytes(&mut self) -> Result<&'a [u8], Self::Fault>;
+    #[inline(always)]
+    fn bytes(&mut self) -> Result<&'a [u8], Self::Fault> {
+        let (bytes, rest) = delimited(self.rest())?;
+        self.go_on(rest);
+        Ok(bytes)
+    }
 
     /// A length-delimited value that is not passed over yet.
-    fn text(&self) -> Result<Text<'a>, Self::Fault>;
+    #[inline(always)]
+    fn text(&self) -> Result<Text<'a>, Self::Fault> {
+        let (length, from) = varint(self.rest())?;
+        let (bytes, rest) = split(length, from)?;
+        Ok(Text { bytes, chunk: self.chunk(from), rest })
+    }
 
     /// Passes over it.
-    fn pass(&mut self, text: &Text<'a>);
+    #[inline(always)]
+    fn pass(&mut self, text: &Text<'a>) {
+        self.go_on(text.rest);
+    }
+
+    /// Passes over the value of a field that nobody asked for; `false` if it is a group, or nothing that there is.
+    #[inline(always)]
+    fn skip_plain(&mut self, tag: u32) -> Result<bool, Self::Fault> {
+        match tag & 7 {
+            0 => _ = self.varint()?,
+            1 => _ = self.fixed::<8>()?,
+            2 => _ = self.bytes()?,
+            5 => _ = self.fixed::<4>()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 }
 
 /// A length-delimited value.
@@ -114,17 +159,10 @@ impl<'a> Wire<'a> {
         Ok(tag)
     }
 
-    /// A length-delimited value and what comes after it.
-    #[inline(always)]
-    fn delimited(&self) -> Result<(&'a [u8], &'a [u8]), Reason> {
-        let (length, rest) = varint(self.rest)?;
-        split(length, rest)
-    }
-
     /// Enters a length-delimited message.
     #[inline(always)]
     pub(super) fn enter(&mut self) -> Result<Outer<'a>, Reason> {
-        let (message, rest) = self.delimited()?;
+        let (message, rest) = delimited(self.rest)?;
         let outer = Outer { rest, beyond: self.beyond };
         self.rest = message;
         self.beyond += rest.len();
@@ -167,13 +205,7 @@ impl<'a> Wire<'a> {
         if tag < 8 {
             return Err(Reason::Tag);
         }
-        match tag & 7 {
-            0 => self.varint().map(|_| ()),
-            2 => self.bytes().map(|_| ()),
-            5 => self.fixed::<4>().map(|_| ()),
-            1 => self.fixed::<8>().map(|_| ()),
-            _ => self.apart(|wire| wire.skip_group(tag, depth)),
-        }
+        if self.skip_plain(tag)? { Ok(()) } else { self.apart(|wire| wire.skip_group(tag, depth)) }
     }
 
     /// Passes over a group with all groups in it, without recursion.
@@ -228,40 +260,21 @@ impl<'a> Read<'a> for Wire<'a> {
     type Fault = Reason;
 
     #[inline(always)]
-    fn varint(&mut self) -> Result<u64, Reason> {
-        let (value, rest) = varint(self.rest)?;
-        self.rest = rest;
-        Ok(value)
+    fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     #[inline(always)]
-    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Reason> {
-        let (bytes, rest) = self.rest.split_first_chunk().ok_or(Reason::Truncated)?;
+    fn go_on(&mut self, rest: &'a [u8]) {
         self.rest = rest;
-        Ok(*bytes)
     }
 
     #[inline(always)]
-    fn bytes(&mut self) -> Result<&'a [u8], Reason> {
-        let (bytes, rest) = self.delimited()?;
-        self.rest = rest;
-        Ok(bytes)
-    }
-
-    #[inline(always)]
-    fn text(&self) -> Result<Text<'a>, Reason> {
-        let (length, from) = varint(self.rest)?;
-        let (bytes, rest) = split(length, from)?;
-        let chunk = from.first_chunk().or_else(|| {
+    fn chunk(&self, from: &'a [u8]) -> Option<&'a [u8; 16]> {
+        from.first_chunk().or_else(|| {
             let start = self.record.len() - self.beyond - from.len();
             self.record.get(start..)?.first_chunk()
-        });
-        Ok(Text { bytes, chunk, rest })
-    }
-
-    #[inline(always)]
-    fn pass(&mut self, text: &Text<'a>) {
-        self.rest = text.rest;
+        })
     }
 }
 
@@ -271,21 +284,6 @@ impl<'a> Read<'a> for Wire<'a> {
 pub(super) struct Ahead<'a> {
     /// What is left of the record.
     pub(super) rest: &'a [u8],
-}
-
-impl Ahead<'_> {
-    /// Passes over the value of a field that nobody asked for; `false` if it is a group, or nothing that there is.
-    #[inline(always)]
-    pub(super) fn skip(&mut self, tag: u64) -> Result<bool, Stop> {
-        match tag & 7 {
-            0 => _ = self.varint()?,
-            1 => _ = self.fixed::<8>()?,
-            2 => _ = self.bytes()?,
-            5 => _ = self.fixed::<4>()?,
-            _ => return Ok(false),
-        }
-        Ok(tag >= 8)
-    }
 }
 
 /// The reader ahead found something that it cannot read.
@@ -303,36 +301,18 @@ impl<'a> Read<'a> for Ahead<'a> {
     type Fault = Stop;
 
     #[inline(always)]
-    fn varint(&mut self) -> Result<u64, Stop> {
-        let (value, rest) = varint(self.rest)?;
+    fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    #[inline(always)]
+    fn go_on(&mut self, rest: &'a [u8]) {
         self.rest = rest;
-        Ok(value)
     }
 
     #[inline(always)]
-    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
-        let (bytes, rest) = self.rest.split_first_chunk().ok_or(Stop)?;
-        self.rest = rest;
-        Ok(*bytes)
-    }
-
-    #[inline(always)]
-    fn bytes(&mut self) -> Result<&'a [u8], Stop> {
-        let text = self.text()?;
-        self.pass(&text);
-        Ok(text.bytes)
-    }
-
-    #[inline(always)]
-    fn text(&self) -> Result<Text<'a>, Stop> {
-        let (length, from) = varint(self.rest)?;
-        let (bytes, rest) = split(length, from)?;
-        Ok(Text { bytes, chunk: from.first_chunk(), rest })
-    }
-
-    #[inline(always)]
-    fn pass(&mut self, text: &Text<'a>) {
-        self.rest = text.rest;
+    fn chunk(&self, from: &'a [u8]) -> Option<&'a [u8; 16]> {
+        from.first_chunk()
     }
 }
 
@@ -344,6 +324,13 @@ fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Reason> {
         [a, b, rest @ ..] if *b < 0x80 => Ok((u64::from(*a & 0x7f) | u64::from(*b) << 7, rest)),
         _ => long_varint(bytes),
     }
+}
+
+/// A length-delimited value and what comes after it.
+#[inline(always)]
+fn delimited(bytes: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
+    let (length, rest) = varint(bytes)?;
+    split(length, rest)
 }
 
 /// The first `length` bytes and the others.
@@ -384,16 +371,7 @@ fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn encode(mut value: u64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while value >= 0x80 {
-            bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        bytes.push(value as u8);
-        bytes
-    }
+    use crate::decode::tests::varint as encode;
 
     #[test]
     fn varints_of_every_length() {

@@ -171,14 +171,17 @@ impl Message {
         let tag = ahead.varint()?;
         let entry = match self.entries.get(next) {
             Some(guess) if u64::from(guess.tag) == tag => guess,
-            _ => match self.table.find(u32::try_from(tag).map_err(|_| Stop)?) {
-                UNKNOWN if self.unknown.is_none() => {
-                    return if ahead.skip(tag)? { Ok(Step::Done(next)) } else { Err(Stop) };
+            _ => {
+                let tag = u32::try_from(tag).map_err(|_| Stop)?;
+                match self.table.find(tag) {
+                    UNKNOWN if self.unknown.is_none() && tag >= 8 && ahead.skip_plain(tag)? => {
+                        return Ok(Step::Done(next));
+                    }
+                    UNKNOWN | MISMATCH => return Err(Stop),
+                    index if self.members[index] != NO_ONEOF => return Err(Stop),
+                    index => &self.entries[index],
                 }
-                UNKNOWN | MISMATCH => return Err(Stop),
-                index if self.members[index] != NO_ONEOF => return Err(Stop),
-                index => &self.entries[index],
-            },
+            }
         };
         match self.columns[usize::from(entry.slot)].read_scalar(ahead, row)? {
             true => Ok(Step::Done(usize::from(entry.next))),

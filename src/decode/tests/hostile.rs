@@ -3,7 +3,7 @@
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 
-use super::message;
+use super::{message, varint};
 use crate::decode::{Decoder, Reason, Selection};
 use crate::schema::columns;
 
@@ -53,16 +53,6 @@ fn sized(number: u32, value: &[u8]) -> Vec<u8> {
     let mut bytes = varint(value.len() as u64);
     bytes.extend_from_slice(value);
     field(number, 2, &bytes)
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
 }
 
 #[test]

@@ -19,3 +19,14 @@ fn message(source: &str) -> MessageDescriptor {
     let descriptors = Descriptors::compile(&[path], &[]).unwrap_or_else(|fault| panic!("{fault}"));
     descriptors.message("M").unwrap()
 }
+
+/// A number as a varint.
+pub(in crate::decode) fn varint(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}

@@ -63,6 +63,13 @@ impl Background {
         Self(Some(command.spawn().expect("flumen starts")))
     }
 
+    /// What it says goes to these files meanwhile, not to whoever waits for its end.
+    pub fn start_telling(command: &mut Command, stdout: &Path, stderr: &Path) -> Self {
+        let file = |path: &Path| std::fs::File::create(path).expect("a file for what it says");
+        command.stdout(file(stdout)).stderr(file(stderr));
+        Self(Some(command.spawn().expect("flumen starts")))
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.0.as_ref().expect("still running").id().to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");

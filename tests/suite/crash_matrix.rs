@@ -326,10 +326,7 @@ fn check_log(table: &Path) {
             let from = next.insert(place, number(&source["to"])).unwrap_or(0);
             assert_eq!(number(&source["from"]), from, "{info}");
         }
-        let (records, rows) = (&info["records"], &info["rows"]);
-        let of = |counts: &Value, names: &[&str]| names.iter().map(|name| number(&counts[*name])).sum::<i64>();
-        assert_eq!(of(records, &["read"]), of(records, &["decoded", "dead", "null"]), "{info}");
-        assert_eq!(of(rows, &["produced"]), of(rows, &["written", "quarantined", "dropped"]), "{info}");
+        delta::check_conservation(&info);
     }
     let txns = delta::txns(table);
     for ((topic, partition), end) in next {

@@ -75,3 +75,13 @@ pub fn commit_infos(table: &Path) -> Vec<Value> {
         .cloned()
         .collect()
 }
+
+/// The laws of conservation in the object `flumen` of a commit: every record and every row is accounted for.
+#[track_caller]
+pub fn check_conservation(info: &Value) {
+    let of = |counts: &str, names: &[&str]| -> i64 {
+        names.iter().map(|name| info[counts][*name].as_i64().expect("a count")).sum()
+    };
+    assert_eq!(of("records", &["read"]), of("records", &["decoded", "dead", "null"]), "{info}");
+    assert_eq!(of("rows", &["produced"]), of("rows", &["written", "quarantined", "dropped"]), "{info}");
+}

@@ -157,17 +157,15 @@ fn a_transaction_that_stays_open_is_named() {
     let value = &impressions(10..11)[0];
     assert!(producer.send(BaseRecord::<(), Vec<u8>>::to(&job.topic).partition(0).payload(value)).is_ok());
     producer.flush(limit).unwrap();
-    let told = job.dir.path().join("stderr");
-    let mut run = job.run(&["--set", "flumen.trigger=50 milliseconds"]);
-    let mut run =
-        run.stdout(std::process::Stdio::null()).stderr(std::fs::File::create(&told).unwrap()).spawn().unwrap();
+    let told = job.root().join("stderr");
+    let mut command = job.run(&["--set", "flumen.trigger=50 milliseconds"]);
+    let run = Background::start_telling(&mut command, &job.root().join("stdout"), &told);
     let text = || std::fs::read_to_string(&told).unwrap();
     until("it is named", Duration::from_secs(90), || text().contains("a transaction that is still open"));
     assert!(text().contains("holds it at offset 10 for 30 seconds; 1 offsets behind it"), "{}", text());
     producer.commit_transaction(limit).unwrap();
     until("what it held is read", Duration::from_secs(60), || position(&job, 0).is_some_and(|next| next > 10));
-    run.kill().unwrap();
-    run.wait().unwrap();
+    run.kill();
     assert_eq!(text().matches("still open").count(), 1);
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::World;
 use super::topic::{PARTITIONS, Place, place};
+use crate::delta;
 
 pub const TABLES: [(&str, Place); 3] =
     [("landed", Place::Sink), ("landed_dead_letters", Place::Letters), ("landed_quarantine", Place::Quarantine)];
@@ -63,10 +64,7 @@ fn check_info(info: &Value, next: &mut BTreeMap<i64, i64>, at: &str) {
         let before = next.insert(partition, number(&source["to"])).unwrap_or(start);
         assert_eq!(number(&source["from"]), before, "{at}: partition {partition} reads from elsewhere");
     }
-    let sum = |counts: &Value, names: &[&str]| names.iter().map(|name| number(&counts[*name])).sum::<i64>();
-    let (records, rows) = (&info["records"], &info["rows"]);
-    assert_eq!(sum(records, &["read"]), sum(records, &["decoded", "dead", "null"]), "{at}");
-    assert_eq!(sum(rows, &["produced"]), sum(rows, &["written", "quarantined", "dropped"]), "{at}");
+    delta::check_conservation(info);
 }
 
 /// The files of a table's newest version.

@@ -10,6 +10,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use deltalake::kernel::Add;
 use flumen::clock;
 use flumen::contract::{Contract, ContractColumn};
+use flumen::memory::Memory;
 use flumen::pipeline::SinkSpec;
 use flumen::sink::{DeltaSink, Owner, SinkCommit};
 use flumen::storage::Storage;
@@ -31,7 +32,7 @@ fn commit(adds: Vec<Add>, offset: i64) -> SinkCommit {
 async fn data_file(sink: &DeltaSink) -> Add {
     let ids = Int64Array::from_iter_values(0..1_000);
     let rows = RecordBatch::try_new(sink.schema().clone(), vec![Arc::new(ids)]).expect("rows of the contract");
-    let mut writer = sink.writer();
+    let mut writer = sink.writer(&Memory::new(1_000_000_000).expect("memory"));
     writer.write(&rows).await.expect("a write");
     writer.close().await.expect("a file").remove(0)
 }

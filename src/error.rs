@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use datafusion::error::DataFusionError;
+
 /// What the person who reads the message has to do about it. Each kind is one exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -120,6 +122,11 @@ impl Error {
         self.alarm
     }
 
+    /// Whether it is about memory that `flumen.memory_limit` does not give: less at once may fit.
+    pub fn is_exhausted(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is::<Exhausted>())
+    }
+
     /// What has to be done about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -161,9 +168,9 @@ impl StdError for Error {
 }
 
 /// An error that comes back out of a DataFusion plan keeps its kind: ours travels inside as `External`.
-impl From<datafusion::error::DataFusionError> for Error {
-    fn from(error: datafusion::error::DataFusionError) -> Self {
-        use datafusion::error::DataFusionError as D;
+impl From<DataFusionError> for Error {
+    fn from(error: DataFusionError) -> Self {
+        use DataFusionError as D;
         let mut current = error;
         loop {
             current = match current {
@@ -191,10 +198,28 @@ impl From<datafusion::error::DataFusionError> for Error {
                     }
                     plain => return Error::unavailable(D::ArrowError(Box::new(plain), note).to_string()),
                 },
+                D::ResourcesExhausted(why) => return exhausted(&why),
                 other => return Error::unavailable(other.to_string()),
             };
         }
     }
+}
+
+/// Memory that `flumen.memory_limit` does not give, as the cause of an error: less at once may fit.
+#[derive(Debug)]
+pub struct Exhausted;
+
+impl fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("flumen.memory_limit is used up")
+    }
+}
+
+impl StdError for Exhausted {}
+
+/// The error of somebody who asked for more memory than there is.
+fn exhausted(why: &str) -> Error {
+    Error::unavailable(format!("flumen.memory_limit is used up: {why}. Raise it")).caused_by(Exhausted)
 }
 
 /// A value that cannot be computed with, as the cause of an error: some record has it.
@@ -219,27 +244,30 @@ fn is_in_the_data(error: &arrow::error::ArrowError) -> bool {
 }
 
 /// The error below a cause that several consumers share, told again with the same kind.
-fn from_shared(error: &datafusion::error::DataFusionError) -> Error {
+fn from_shared(error: &DataFusionError) -> Error {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = cause {
         if let Some(ours) = current.downcast_ref::<Error>() {
-            return Error { alarm: ours.alarm, ..Error::new(ours.kind, ours.to_string()) };
+            let told = Error { alarm: ours.alarm, ..Error::new(ours.kind, ours.to_string()) };
+            return if ours.is_exhausted() { told.caused_by(Exhausted) } else { told };
+        }
+        if let Some(DataFusionError::ResourcesExhausted(why)) = current.downcast_ref() {
+            return exhausted(why);
         }
         cause = current.source();
     }
     Error::unavailable(error.to_string())
 }
 
-impl From<Error> for datafusion::error::DataFusionError {
+impl From<Error> for DataFusionError {
     fn from(error: Error) -> Self {
-        datafusion::error::DataFusionError::External(Box::new(error))
+        DataFusionError::External(Box::new(error))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datafusion::error::DataFusionError;
 
     #[test]
     fn a_kind_survives_a_plan() {

@@ -32,6 +32,7 @@ pub mod clock;
 pub mod error;
 pub mod fault_point;
 pub mod kafka;
+pub mod memory;
 pub mod observe;
 pub mod offsets;
 pub mod storage;

@@ -8,6 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::{MemoryCatalogProviderList, TableProvider, TableProviderFactory as _};
 use datafusion::common::DFSchema;
+use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
 use datafusion::datasource::listing_table_factory::ListingTableFactory;
 use datafusion::execution::SessionState;
@@ -20,20 +21,21 @@ use datafusion::prelude::SessionContext;
 use deltalake::delta_datafusion::DeltaScanNext;
 use deltalake::kernel::Snapshot;
 use deltalake::logstore::{LogStore as _, LogStoreRef, commit_uri_from_version};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{Held, Memory};
 use crate::pipeline::{LookupFormat, LookupSpec};
 use crate::storage::{self, Storage};
 
 /// How often a lookup whose files change while they are read is read again.
 const READS: u32 = 3;
 
-/// A lookup in memory. All its rows are held; a bound comes from the session's memory limit, not from here.
+/// A lookup in memory. All its rows are held, within `flumen.memory_limit`.
 #[derive(Debug)]
 pub struct Lookup {
     spec: LookupSpec,
@@ -42,6 +44,8 @@ pub struct Lookup {
     schema: SchemaRef,
     provider: Arc<MemTable>,
     rows: usize,
+    memory: Memory,
+    held: Held,
 }
 
 /// Which state of a lookup was read.
@@ -59,12 +63,13 @@ impl Lookup {
     /// # Errors
     /// `Invalid` when it is not there, or its columns are not the declared ones (with the difference); `Violated` when
     /// a column declared NOT NULL has a NULL; `Unavailable` when the store fails.
-    pub async fn load(spec: &LookupSpec, storage: &Storage, state: &SessionState) -> Result<Self> {
+    pub async fn load(spec: &LookupSpec, storage: &Storage, memory: &Memory, state: &SessionState) -> Result<Self> {
         let reader = Reader::new(spec, storage, state)?;
-        let (version, schema, batches) = reader.read(spec).await.map_err(|e| e.within(name(spec)))?;
+        let held = memory.hold("a lookup");
+        let (version, schema, batches) = reader.read(spec, &held).await.map_err(|e| e.within(name(spec)))?;
         let rows = batches.iter().map(RecordBatch::num_rows).sum();
         let provider = in_memory(schema.clone(), batches).map_err(|e| e.within(name(spec)))?;
-        Ok(Self { spec: spec.clone(), reader, version, schema, provider, rows })
+        Ok(Self { spec: spec.clone(), reader, version, schema, provider, rows, memory: memory.clone(), held })
     }
 
     /// The columns of a lookup without its rows: the declared ones, else those of the store.
@@ -89,7 +94,10 @@ impl Lookup {
         if !self.reader.changed(&self.version).await.map_err(|e| e.within(name(&self.spec)))? {
             return Ok(false);
         }
-        let (version, schema, batches) = self.reader.read(&self.spec).await.map_err(|e| e.within(name(&self.spec)))?;
+        // The old rows stay until the new ones are there.
+        let held = self.memory.hold("a lookup");
+        let read = self.reader.read(&self.spec, &held).await;
+        let (version, schema, batches) = read.map_err(|e| e.within(name(&self.spec)))?;
         if version == self.version {
             return Ok(false);
         }
@@ -104,6 +112,7 @@ impl Lookup {
         self.rows = batches.iter().map(RecordBatch::num_rows).sum();
         self.provider = in_memory(schema, batches).map_err(|e| e.within(name(&self.spec)))?;
         self.version = version;
+        self.held = held;
         Ok(true)
     }
 
@@ -217,21 +226,22 @@ impl Reader {
         }
     }
 
-    /// One version, whole: files that change while they are read are read again.
-    async fn read(&self, spec: &LookupSpec) -> Result<(Version, SchemaRef, Vec<RecordBatch>)> {
+    /// One version, whole, counted in `held`: files that change while they are read are read again.
+    async fn read(&self, spec: &LookupSpec, held: &Held) -> Result<(Version, SchemaRef, Vec<RecordBatch>)> {
         let mut version = self.version().await?;
         for _ in 0..READS {
             let provider = self.provider(spec, &version).await?;
             let real = plain_schema(&provider.schema());
             let session = SessionContext::new_with_state(self.state.clone());
-            let read = async { session.read_table(provider)?.collect().await }.await;
+            held.clear();
+            let read = collect(session.read_table(provider)?, held).await;
             let now = match &self.location {
                 // A Delta version never changes.
                 Location::Delta(_) => version.clone(),
                 Location::Files { .. } => self.version().await?,
             };
             if now == version {
-                let batches = read.map_err(unreadable)?;
+                let batches = read?;
                 let schema = spec.declared.clone().unwrap_or(real);
                 let batches = batches.iter().map(|batch| conform(&schema, batch)).collect::<Result<_>>()?;
                 return Ok((version, schema, batches));
@@ -288,6 +298,18 @@ impl Reader {
             Error::invalid("its files are not what the statement says; mend format or OPTIONS").caused_by(e)
         })
     }
+}
+
+/// All rows, counted as they come.
+async fn collect(rows: DataFrame, held: &Held) -> Result<Vec<RecordBatch>> {
+    let mut stream = rows.execute_stream().await.map_err(unreadable)?;
+    let mut batches = Vec::new();
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(unreadable)?;
+        held.add(batch.get_array_memory_size())?;
+        batches.push(batch);
+    }
+    Ok(batches)
 }
 
 fn register(state: &SessionState, url: &Url, store: Arc<dyn ObjectStore>) {

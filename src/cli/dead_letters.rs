@@ -70,7 +70,7 @@ impl List {
     async fn run(self, globals: &Globals) -> Result<()> {
         let environment = load::environment(&load::root(globals)?, &self.inputs);
         let pipeline = load::pipeline(&environment, &self.file).await?;
-        let deps = load::deps(Arc::new(Silent), Some(pipeline.settings.broker_timeout));
+        let deps = load::deps(&pipeline, Arc::new(Silent), Some(pipeline.settings.broker_timeout))?;
         let view = LetterView { query: self.query, samples: self.samples, payload: self.payload };
         let groups = engine::list_letters(&deps, &pipeline, &view).await?;
         if groups.is_empty() && globals.output == Format::Text {
@@ -90,7 +90,7 @@ impl Retry {
     async fn run(self, globals: &Globals) -> Result<()> {
         let environment = load::environment(&load::root(globals)?, &self.inputs);
         let pipeline = load::pipeline(&environment, &self.file).await?;
-        let deps = load::deps(Arc::new(Silent), Some(pipeline.settings.broker_timeout));
+        let deps = load::deps(&pipeline, Arc::new(Silent), Some(pipeline.settings.broker_timeout))?;
         for retried in engine::retry_letters(&deps, &pipeline, self.query.as_deref(), self.at_once).await? {
             match globals.output {
                 Format::Json => print_json(&retried)?,

@@ -30,7 +30,7 @@ impl Explain {
     pub(crate) async fn run(self, globals: &Globals) -> Result<()> {
         let environment = load::environment(&load::root(globals)?, &self.inputs);
         let pipeline = load::pipeline(&environment, &self.file).await?;
-        let deps = load::deps(Arc::new(Silent), Some(pipeline.settings.broker_timeout));
+        let deps = load::deps(&pipeline, Arc::new(Silent), Some(pipeline.settings.broker_timeout))?;
         for query in &engine::chosen_queries(&pipeline, self.query.as_deref())? {
             let explained = engine::explain(&deps, &pipeline, query, self.analyze).await?;
             match globals.output {

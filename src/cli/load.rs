@@ -9,6 +9,7 @@ use crate::clock;
 use crate::engine::{Deps, Facts, OpenTopic};
 use crate::error::{Error, Result};
 use crate::kafka::KafkaConfig;
+use crate::memory::Memory;
 use crate::observe::Observer;
 use crate::pipeline::{Environment, Faults, Pipeline, SourceSpec};
 use crate::source::Log;
@@ -75,7 +76,18 @@ impl OpenTopic for FromKafka {
     }
 }
 
-/// What a run needs, with real brokers, stores and time.
-pub(crate) fn deps(observer: Arc<dyn Observer>, patience: Option<Duration>) -> Deps {
-    Deps { storage: Storage::new(), clock: clock::system(), observer, topics: Arc::new(FromKafka), patience }
+/// What a run of `pipeline` needs, with real brokers, stores and time.
+///
+/// # Errors
+/// `Unavailable` when there is no memory to share.
+pub(crate) fn deps(pipeline: &Pipeline, observer: Arc<dyn Observer>, patience: Option<Duration>) -> Result<Deps> {
+    let memory = Memory::new(pipeline.settings.memory_limit)?;
+    Ok(Deps {
+        storage: Storage::new(),
+        clock: clock::system(),
+        observer,
+        memory,
+        topics: Arc::new(FromKafka),
+        patience,
+    })
 }

@@ -27,7 +27,7 @@ impl Maintain {
     pub(crate) async fn run(self, globals: &Globals) -> Result<()> {
         let environment = load::environment(&load::root(globals)?, &self.inputs);
         let pipeline = load::pipeline(&environment, &self.file).await?;
-        let deps = load::deps(Arc::new(Silent), Some(pipeline.settings.broker_timeout));
+        let deps = load::deps(&pipeline, Arc::new(Silent), Some(pipeline.settings.broker_timeout))?;
         for done in engine::maintain(&deps, &pipeline, self.query.as_deref()).await? {
             match globals.output {
                 Format::Json => print_json(&done)?,

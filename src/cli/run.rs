@@ -32,7 +32,7 @@ impl Run {
         let pipeline = load::pipeline(&environment, &self.file).await?;
         let patience = self.available_now.then_some(pipeline.settings.broker_timeout);
         let printer = Arc::new(Printer::new(globals.output));
-        let deps = load::deps(Arc::clone(&printer) as Arc<dyn Observer>, patience);
+        let deps = load::deps(&pipeline, Arc::clone(&printer) as Arc<dyn Observer>, patience)?;
         let (stopper, stop) = engine::stopper();
         let options = RunOptions { available_now: self.available_now, query: self.query };
         let result = tokio::select! {

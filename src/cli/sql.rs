@@ -33,7 +33,7 @@ impl Sql {
             [query] => (load::no_file(&environment)?, query),
             _ => return Err(Error::invalid("say: flumen sql [FILE] \"SELECT …\"")),
         };
-        let deps = load::deps(Arc::new(Silent), Some(pipeline.settings.broker_timeout));
+        let deps = load::deps(&pipeline, Arc::new(Silent), Some(pipeline.settings.broker_timeout))?;
         let tables = pipeline.tables_of(query)?;
         let mut pipeline = Arc::unwrap_or_clone(pipeline);
         let is_declared = |name: &String| {

@@ -28,7 +28,7 @@ impl Status {
     pub(crate) async fn run(self, globals: &Globals) -> Result<()> {
         let environment = load::environment(&load::root(globals)?, &self.inputs);
         let pipeline = load::pipeline(&environment, &self.file).await?;
-        let deps = load::deps(Arc::new(Silent), Some(pipeline.settings.broker_timeout.min(PATIENCE)));
+        let deps = load::deps(&pipeline, Arc::new(Silent), Some(pipeline.settings.broker_timeout.min(PATIENCE)))?;
         for query in engine::status(&deps, &pipeline).await? {
             match globals.output {
                 Format::Json => print_json(&query)?,

@@ -34,7 +34,7 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     let enforcer = Arc::new(ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?);
     let logical = watched(pipeline.plan_query(spec, &state).await?, sink_spec)?;
     let plan = state.create_physical_plan(&logical).await?;
-    let files = (0..plan.output_partitioning().partition_count()).map(|_| sink.writer()).collect();
+    let files = (0..plan.output_partitioning().partition_count()).map(|_| sink.writer(&deps.memory)).collect();
     let gate = Gate { enforcer, sink: Arc::new(sink_spec.clone()), sides, clock };
     let mut written = write_all(&plan, &session.task_context(), &gate, files)
         .await

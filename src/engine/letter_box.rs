@@ -73,10 +73,7 @@ impl LetterBox {
                 locations.push(location);
             }
         }
-        let context = SessionContext::new_with_config_rt(
-            super::session::config(pipeline)?,
-            super::session::runtime(pipeline.settings.memory_limit)?,
-        );
+        let context = SessionContext::new_with_config_rt(super::session::config(pipeline)?, deps.memory.runtime());
         Ok(Some(Self { owner, sink, sides, locations, context }))
     }
 

@@ -10,6 +10,7 @@ mod checks;
 mod commit_info;
 mod culprit;
 mod explain;
+mod fit;
 mod held;
 mod letter;
 mod letter_box;
@@ -18,6 +19,7 @@ mod letter_log;
 mod position;
 mod quarantine;
 mod query;
+mod query_topic;
 mod record_key;
 mod records;
 mod retry;
@@ -40,6 +42,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::observe::Observer;
 use crate::pipeline::{Pipeline, QuerySpec, SinkSpec, SourceSpec};
 use crate::source::Log;
@@ -73,6 +76,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// Hears of each micro-batch.
     pub observer: Arc<dyn Observer>,
+    /// What all queries together may hold.
+    pub memory: Memory,
     /// Opens topics.
     pub topics: Arc<dyn OpenTopic>,
     /// How long a broker that is away is waited for; `None`: for ever.

@@ -11,29 +11,30 @@ use serde_json::json;
 
 use super::alert::Alerts;
 use super::commit_info::CommitInfo;
+use super::fit::Fit;
 use super::held::HeldEnds;
 use super::position::Lost;
+use super::query_topic::Topic;
 use super::records::RecordCounts;
-use super::runner::{Planned, Post, Ran, Read, Runner, Share};
+use super::runner::{Planned, Post, Ran, Read, Runner, Share, Taken};
 use super::session::{QuerySession, SessionParts};
 use super::side::{self, SideTables};
-use super::topic::{Slice, TopicTable};
+use super::topic::Slice;
 use super::upkeep::Upkeep;
 use super::versions::Versions;
 use super::write::{Gate, refuse_old, watched};
 use super::{Deps, letter, position, selection};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
-use crate::decode::Selection;
 use crate::error::{Alarm, Error, Result};
 use crate::fault_point;
 use crate::observe::{
     Durations, Progress, Records, Rows, SinkProgress, SourceProgress, TopicOffsets, check_conservation,
 };
-use crate::offsets::{self, PartitionBounds, PartitionRange, Start};
+use crate::offsets::{self, PartitionBounds, Start};
 use crate::pipeline::{DataLoss, OnDecodeError, Pipeline, QuerySpec, SchemaChange, SinkSpec};
 use crate::sink::{Add, Created, DeltaSink, GONE, Owner, SideCommit, SideFiles, SinkCommit, topic_hash};
-use crate::source::{Log, TopicIdentity};
+use crate::source::TopicIdentity;
 use crate::storage;
 
 /// A streaming query between its micro-batches.
@@ -50,24 +51,12 @@ pub(crate) struct StreamingQuery {
     enforcer: Arc<ContractEnforcer>,
     upkeep: Upkeep,
     held: HeldEnds,
+    fit: Fit,
     /// The number of the last micro-batch that was planned.
     batch: i64,
     /// The last retry of dead letters whose marks are known to be made.
     retry: Option<i64>,
     last_start: Option<Stopwatch>,
-}
-
-/// A topic of a query.
-struct Topic {
-    /// The tables under which the query reads it: mostly one. The first one counts.
-    tables: Vec<Arc<TopicTable>>,
-    identity: TopicIdentity,
-    /// The next offset of each partition that is not planned yet.
-    next: BTreeMap<i32, i64>,
-    /// What was due and is gone, since the last commit.
-    lost: Vec<Lost>,
-    /// The first 63 bits of the descriptor set's hash; none for raw values.
-    schema: Option<i64>,
 }
 
 /// What a commit contains besides positions.
@@ -111,6 +100,7 @@ impl StreamingQuery {
             batch: sink.version().map_or(0, |v| v as i64),
             retry: sink.txn(&sink.owner().retry()),
             held: HeldEnds::new(),
+            fit: Fit::new(deps.memory.clone()),
             upkeep: Upkeep::new(&deps, sink.owner().clone(), &sink_spec),
             deps,
             alerts,
@@ -281,11 +271,22 @@ impl StreamingQuery {
         let asked = watch.elapsed();
         let clock = self.deps.clock.now();
         self.session.refresh_lookups().await?;
-        let state = self.session.state(clock)?;
+        let mut state = self.session.state(clock)?;
+        let batch_rows = self.fit.batch_rows(state.config().batch_size());
+        let streams = self.fit.streams(state.config().target_partitions());
+        *state.config_mut() = state.config().clone().with_batch_size(batch_rows).with_target_partitions(streams);
         let optimized = state.optimize(&self.logical)?;
         let wanted = selection::used_fields(&optimized)?;
         for (topic, share) in self.topics.iter().zip(&shares) {
-            topic.prepare(&optimized, &wanted, &share.ranges, &share.counts)?;
+            let slice = Slice {
+                ranges: share.ranges.clone(),
+                selection: wanted.clone(),
+                counts: Arc::clone(&share.counts),
+                record_bytes: Some(self.fit.record_bytes()),
+                widest: self.fit.widest(batch_rows),
+                ..Slice::default()
+            };
+            topic.prepare(&optimized, &slice)?;
         }
         let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
         for (topic, share) in self.topics.iter_mut().zip(&shares) {
@@ -299,6 +300,7 @@ impl StreamingQuery {
             shares,
             posts,
             plan,
+            context: state.task_ctx(),
             lookups: self.session.lookup_versions(),
             lag,
             watch,
@@ -330,7 +332,7 @@ impl StreamingQuery {
             let bounds = capped(bounds, until.and_then(|ends| ends.get(name)));
             let spec = topic.tables[0].spec();
             let max_rows = spec.max_rows.unwrap_or(self.pipeline.settings.max_rows);
-            let ranges = offsets::plan(&topic.next, &bounds, max_rows);
+            let ranges = offsets::plan(&topic.next, &bounds, self.fit.rows(max_rows));
             let mut next = topic.next.clone();
             next.extend(ranges.iter().map(|range| (range.partition, range.to)));
             let latest: BTreeMap<i32, i64> = bounds.iter().map(|b| (b.partition, b.high)).collect();
@@ -366,10 +368,37 @@ impl StreamingQuery {
         let wanted = selection::used_fields(&optimized)?;
         for (index, topic) in self.topics.iter().enumerate() {
             let ranges: Vec<_> = read.iter().filter(|(of, _)| *of == index).map(|(_, range)| *range).collect();
-            topic.prepare(&optimized, &wanted, &ranges, &Arc::default())?;
+            topic.prepare(&optimized, &Slice { ranges, selection: wanted.clone(), ..Slice::default() })?;
         }
         let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
         Ok((plan, self.session.task_context()))
+    }
+
+    /// Makes the next micro-batch smaller after one that did not fit into memory, and takes back what that one took.
+    ///
+    /// # Errors
+    /// `error`, when it cannot be smaller.
+    pub(crate) fn shrink(&mut self, taken: Taken, error: Error) -> Result<()> {
+        let mut planned = vec![0; self.topics.len()];
+        for (index, range) in &taken.read {
+            planned[*index] += range.to.abs_diff(range.from);
+            self.topics[*index].next.insert(range.partition, range.from);
+        }
+        for (topic, lost) in self.topics.iter_mut().zip(taken.lost) {
+            topic.lost.extend(lost);
+        }
+        self.batch -= 1;
+        let most = planned.into_iter().max().unwrap_or_default();
+        let configured = self.session.context().copied_config().batch_size();
+        match self.fit.failed(taken.counts.iter(), most, configured) {
+            Some(how) => {
+                let why = error.message().lines().next().unwrap_or_default();
+                let told = format!("{}: {how}", why.trim_end_matches(". Raise it"));
+                self.deps.observer.note(&told);
+                Ok(())
+            }
+            None => Err(error),
+        }
     }
 
     /// Whether an error is about lost offsets that the topics' declarations pass over: the query has to be opened anew.
@@ -392,14 +421,13 @@ impl StreamingQuery {
     pub(crate) fn runner(&self, planned: &Planned) -> Runner {
         let partitions = planned.plan.output_partitioning().partition_count();
         Runner {
-            context: self.session.task_context(),
             gate: Gate {
                 enforcer: Arc::clone(&self.enforcer),
                 sink: Arc::clone(&self.sink_spec),
                 sides: Arc::clone(&self.sides),
                 clock: planned.clock,
             },
-            writers: (0..partitions).map(|_| self.sink.writer()).collect(),
+            writers: (0..partitions).map(|_| self.sink.writer(&self.deps.memory)).collect(),
             owner: self.sink.owner().clone(),
         }
     }
@@ -410,6 +438,7 @@ impl StreamingQuery {
     /// `Fenced` when another instance has moved on, `Unavailable` when the store fails.
     pub(crate) async fn commit(&mut self, ran: Ran) -> Result<Progress> {
         let Ran { mut planned, mut written, letters } = ran;
+        self.fit.ran(planned.shares.iter().map(|share| &share.counts));
         let within = |e: Error| e.within(format!("query {}", self.sink_spec.name));
         let watch = Stopwatch::start();
         fault_point::pass("close").await?;
@@ -542,33 +571,6 @@ impl StreamingQuery {
         let info = CommitInfo { batch: Some(batch), clock, sources, lost, lookups, models, side, records, rows };
         let info = info.of(&self.pipeline, &self.sink_spec.name);
         SinkCommit { adds, txns, attempt: self.deps.clock.new_id(), info }
-    }
-}
-
-impl Topic {
-    /// Lets the next plan read these ranges under each of the topic's tables.
-    fn prepare(
-        &self,
-        plan: &LogicalPlan,
-        wanted: &Selection,
-        ranges: &[PartitionRange],
-        counts: &Arc<RecordCounts>,
-    ) -> Result<()> {
-        let scans = selection::scans(plan, self.tables.iter().map(|table| table.spec().name.as_str()))?;
-        for (index, table) in self.tables.iter().enumerate() {
-            table.prepare(Slice {
-                ranges: ranges.to_vec(),
-                selection: wanted.clone(),
-                is_shared: scans > 1,
-                counts: if index == 0 { Arc::clone(counts) } else { Arc::default() },
-            });
-        }
-        Ok(())
-    }
-
-    /// The reader that tells bounds and identity.
-    fn log(&self) -> Result<Arc<dyn Log>> {
-        self.tables[0].log(0)
     }
 }
 

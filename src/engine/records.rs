@@ -31,6 +31,8 @@ pub(crate) struct RecordCounts {
     decoded: AtomicU64,
     null: AtomicU64,
     dead: AtomicU64,
+    bytes: AtomicU64,
+    widest: AtomicU64,
     /// What was odd and is no fault.
     odd: Mutex<Oddities>,
     /// The first dead letter, for the message when there are too many.
@@ -38,6 +40,15 @@ pub(crate) struct RecordCounts {
     limit: Option<DeadLetterLimit>,
     /// Where dead letters go until the micro-batch has been read; without it they are only counted.
     post: Mutex<Option<mpsc::Sender<Letters>>>,
+}
+
+/// How large the records of a micro-batch are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// The bytes of keys and values of all of them.
+    pub(crate) bytes: u64,
+    /// The bytes of a record on average, in the raw batch where they are widest.
+    pub(crate) widest: u64,
 }
 
 /// How many dead letters are too many: a whole topic has gone bad, or the message is another one.
@@ -62,6 +73,18 @@ impl RecordCounts {
     pub(crate) fn totals(&self) -> Records {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Records { read: of(&self.read), decoded: of(&self.decoded), dead: of(&self.dead), null: of(&self.null) }
+    }
+
+    /// How large the records are that were read so far.
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes { bytes: self.bytes.load(Ordering::Relaxed), widest: self.widest.load(Ordering::Relaxed) }
+    }
+
+    /// Counts records that were read, of so many bytes.
+    pub(crate) fn note(&self, records: u64, bytes: u64) {
+        self.read.fetch_add(records, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.widest.fetch_max(bytes / records.max(1), Ordering::Relaxed);
     }
 
     /// What was odd and is no fault.
@@ -271,7 +294,7 @@ impl RecordDecoder {
         // A tombstone with a broken key is a dead letter.
         let nulls = raw.values.nulls.len() - letters.as_ref().map_or(0, |l| l.raw.values.nulls.len());
         let nulls = nulls as u64;
-        counts.read.fetch_add(raw.len() as u64, Ordering::Relaxed);
+        counts.note(raw.len() as u64, raw.bytes() as u64);
         counts.null.fetch_add(nulls, Ordering::Relaxed);
         counts.dead.fetch_add(dead, Ordering::Relaxed);
         counts.decoded.fetch_add(raw.len() as u64 - nulls - dead, Ordering::Relaxed);

@@ -196,6 +196,7 @@ impl<'a> Retry<'a> {
                 selection: wanted.clone(),
                 is_shared: true,
                 counts: Arc::clone(&posting),
+                ..Slice::default()
             });
             if topics.insert(table.spec().topic.clone()) {
                 counts.push(posting);
@@ -203,7 +204,8 @@ impl<'a> Retry<'a> {
             }
         }
         let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
-        let writers = (0..plan.output_partitioning().partition_count()).map(|_| self.letters.sink.writer()).collect();
+        let writers =
+            (0..plan.output_partitioning().partition_count()).map(|_| self.letters.sink.writer(&deps.memory)).collect();
         let gate = Gate {
             enforcer,
             sink: Arc::new(self.letters.sink.spec().clone()),

@@ -176,19 +176,23 @@ async fn drive(
         }
         let idle = planned.is_none();
         let running = planned.map(|planned| {
-            let (read, clock) = (planned.read(), planned.clock);
-            (Running::start(&query, planned), read, clock)
+            let taken = planned.taken();
+            (Running::start(&query, planned), taken)
         });
         let committed = ran.is_some();
         if let Some(ran) = ran.take() {
             query.commit(ran).await?;
         }
-        if let Some((running, read, clock)) = running {
+        if let Some((running, taken)) = running {
             match running.finish().await {
                 Ok(done) => ran = Some(done),
+                Err(error) if error.is_exhausted() => {
+                    query.shrink(taken, error)?;
+                    last = None;
+                }
                 // The log lost them while they were read. What was committed stands in the table.
                 Err(error) if query.passes_over(&error) => query = open().await?,
-                Err(error) => return Err(query.with_culprit(error, read, clock).await),
+                Err(error) => return Err(query.with_culprit(error, taken.read, taken.clock).await),
             }
         } else if stopping || (bounded && idle) {
             if !stopping {

@@ -56,6 +56,7 @@ pub(crate) struct Planned {
     pub(crate) shares: Vec<Share>,
     pub(crate) posts: Vec<Post>,
     pub(crate) plan: Arc<dyn ExecutionPlan>,
+    pub(crate) context: Arc<TaskContext>,
     pub(crate) lookups: Vec<(String, String)>,
     pub(crate) lag: u64,
     pub(crate) watch: Stopwatch,
@@ -75,18 +76,32 @@ pub(crate) struct Ran {
 
 /// Runs a planned micro-batch up to its open files; holds nothing that the next one changes.
 pub(crate) struct Runner {
-    pub(crate) context: Arc<TaskContext>,
     pub(crate) gate: Gate,
     pub(crate) writers: Vec<SinkWriter>,
     pub(crate) owner: Owner,
 }
 
+/// What a micro-batch took, for the case that it fails.
+pub(crate) struct Taken {
+    pub(crate) read: Read,
+    pub(crate) clock: DateTime<Utc>,
+    /// What was passed over, topic by topic.
+    pub(crate) lost: Vec<Vec<Lost>>,
+    /// What became of the records, topic by topic.
+    pub(crate) counts: Vec<Arc<RecordCounts>>,
+}
+
 impl Planned {
-    /// What it reads.
-    pub(crate) fn read(&self) -> Read {
+    /// What it takes.
+    pub(crate) fn taken(&self) -> Taken {
         let of =
             |(index, share): (usize, &Share)| share.ranges.iter().map(move |range| (index, *range)).collect::<Read>();
-        self.shares.iter().enumerate().flat_map(of).collect()
+        Taken {
+            read: self.shares.iter().enumerate().flat_map(of).collect(),
+            clock: self.clock,
+            lost: self.shares.iter().map(|share| share.lost.clone()).collect(),
+            counts: self.shares.iter().map(|share| Arc::clone(&share.counts)).collect(),
+        }
     }
 }
 
@@ -103,7 +118,7 @@ impl Runner {
             writing.spawn(write_letters(post, Arc::clone(&self.gate.sides), self.owner.clone(), planned.clock));
         }
         let within = |e: Error| e.within(format!("query {}", self.owner.query));
-        let written = write_all(&planned.plan, &self.context, &self.gate, self.writers).await;
+        let written = write_all(&planned.plan, &planned.context, &self.gate, self.writers).await;
         planned.shares.iter().for_each(|share| share.counts.close());
         let letters = all_written(writing).await;
         // Whoever cannot post a dead letter fails too: the writer of dead letters knows why.

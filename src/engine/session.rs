@@ -8,8 +8,6 @@ use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
-use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -77,8 +75,7 @@ impl QuerySession {
     /// # Errors
     /// `Invalid` for a lookup or model that is missing or not as declared.
     pub async fn new(deps: &Deps, pipeline: &Pipeline, parts: SessionParts) -> Result<Self> {
-        let runtime = runtime(pipeline.settings.memory_limit)?;
-        let context = SessionContext::new_with_config_rt(config(pipeline)?, runtime);
+        let context = SessionContext::new_with_config_rt(config(pipeline)?, deps.memory.runtime());
         let mut session = Self { context, topics: Vec::new(), lookups: Vec::new(), models: Vec::new() };
         for spec in pipeline.sources.iter().filter(|s| parts.topics.contains(&s.name)) {
             let open: Option<OpenLog> = parts.connect.then(|| {
@@ -87,7 +84,7 @@ impl QuerySession {
             });
             let registry = spec.registry.as_ref().filter(|_| parts.connect);
             let registry = registry.map(|spec| Registry::open(spec, deps.patience)).transpose()?.map(Arc::new);
-            let table = Arc::new(TopicTable::new(spec.clone(), open, registry));
+            let table = Arc::new(TopicTable::new(spec.clone(), open, registry, deps.memory.clone()));
             session.register(&spec.name, Arc::clone(&table) as Arc<dyn TableProvider>)?;
             session.topics.push(table);
         }
@@ -117,7 +114,7 @@ impl QuerySession {
     }
 
     async fn add_lookup(&mut self, spec: &LookupSpec, deps: &Deps) -> Result<()> {
-        let lookup = Lookup::load(spec, &deps.storage, &self.context.state()).await?;
+        let lookup = Lookup::load(spec, &deps.storage, &deps.memory, &self.context.state()).await?;
         self.register(&spec.name, lookup.provider())?;
         self.lookups.push(lookup);
         Ok(())
@@ -216,11 +213,6 @@ impl QuerySession {
             }
         }
     }
-}
-
-pub(crate) fn runtime(memory_limit: u64) -> Result<Arc<RuntimeEnv>> {
-    let pool = FairSpillPool::new(usize::try_from(memory_limit).unwrap_or(usize::MAX));
-    Ok(RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?)
 }
 
 fn load_model(spec: &ModelSpec) -> Result<Arc<dyn Model>> {

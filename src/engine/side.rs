@@ -9,6 +9,7 @@ use super::{Deps, letter, quarantine};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::fault_point;
+use crate::memory::Memory;
 use crate::pipeline::{LookupFormat, LookupSpec, Pipeline, QuerySpec, SinkSpec};
 use crate::sink::{DeltaSink, Owner, SideCommit, SideFiles, SinkWriter, TableUpkeep};
 use crate::storage::{self, Storage};
@@ -52,6 +53,7 @@ pub(crate) fn of_query(
 pub(crate) struct SideTables {
     storage: Storage,
     clock: Arc<dyn Clock>,
+    memory: Memory,
     owner: Owner,
     /// What may be written, by its location without secrets.
     specs: BTreeMap<String, SinkSpec>,
@@ -69,8 +71,8 @@ impl SideTables {
             letters.map(|spec| (storage::shown(&spec.location), spec)).collect();
         let letters = specs.keys().cloned().collect();
         specs.insert(storage::shown(&quarantine.location), quarantine);
-        let (storage, clock) = (deps.storage.clone(), Arc::clone(&deps.clock));
-        Self { storage, clock, owner, specs, letters, open: Mutex::default() }
+        let (storage, clock, memory) = (deps.storage.clone(), Arc::clone(&deps.clock), deps.memory.clone());
+        Self { storage, clock, memory, owner, specs, letters, open: Mutex::default() }
     }
 
     /// A writer for the table at `location`.
@@ -79,7 +81,7 @@ impl SideTables {
     /// `Invalid` when the table there is another one; `Unavailable` when the store fails.
     pub(crate) async fn writer(&self, location: &str) -> Result<SinkWriter> {
         let mut open = self.open.lock().await;
-        Ok(self.table(&mut open, location, None).await?.writer())
+        Ok(self.table(&mut open, location, None).await?.writer(&self.memory))
     }
 
     /// Where the side tables lie that the file declares, whether they exist or not.

@@ -25,8 +25,9 @@ use parking_lot::Mutex;
 use super::records::{RecordCounts, RecordDecoder};
 use super::writer_schemas::schemas_of;
 use crate::decode::Selection;
-use crate::error::{Error, Result};
+use crate::error::{Error, Exhausted, Result};
 use crate::fault_point;
+use crate::memory::{Held, Memory};
 use crate::offsets::PartitionRange;
 use crate::pipeline::SourceSpec;
 use crate::registry::Registry;
@@ -43,6 +44,10 @@ pub(crate) struct Slice {
     pub(crate) is_shared: bool,
     /// Counts what the first scan of the topic reads.
     pub(crate) counts: Arc<RecordCounts>,
+    /// The bytes of a record, where they are known.
+    pub(crate) record_bytes: Option<u64>,
+    /// The bytes of a record beyond which the micro-batch has to be planned in another way.
+    pub(crate) widest: Option<usize>,
 }
 
 /// Opens another reader of the same topic: each scan in a plan has its own.
@@ -55,6 +60,7 @@ pub(crate) struct TopicTable {
     open: Option<OpenLog>,
     /// Whose schemas the records name, when it can be asked.
     registry: Option<Arc<Registry>>,
+    memory: Memory,
 }
 
 #[derive(Default)]
@@ -63,7 +69,7 @@ struct TopicState {
     /// How many scans the plan under way has so far.
     scans: usize,
     /// One reader for each scan of a plan; they live as long as the table, so that ranges follow on from each other.
-    logs: Vec<Arc<dyn Log>>,
+    logs: Vec<(Arc<dyn Log>, Held)>,
     pools: VecDeque<(Decoding, Arc<DecoderPool>)>,
 }
 
@@ -79,6 +85,8 @@ struct Decoding {
 #[derive(Debug, Default)]
 struct DecoderPool(Mutex<Vec<RecordDecoder>>);
 
+/// The bytes of a record where nothing is known.
+const RECORD_BYTES: u64 = 100;
 /// Different projections of one topic whose decoders are kept.
 const KEPT_POOLS: usize = 8;
 
@@ -90,8 +98,13 @@ impl fmt::Debug for TopicTable {
 
 impl TopicTable {
     /// A table over a topic; without `open` it can be planned but not read.
-    pub(crate) fn new(spec: SourceSpec, open: Option<OpenLog>, registry: Option<Arc<Registry>>) -> Self {
-        Self { spec, state: Mutex::new(TopicState::default()), open, registry }
+    pub(crate) fn new(
+        spec: SourceSpec,
+        open: Option<OpenLog>,
+        registry: Option<Arc<Registry>>,
+        memory: Memory,
+    ) -> Self {
+        Self { spec, state: Mutex::new(TopicState::default()), open, registry, memory }
     }
 
     /// What it declares.
@@ -119,9 +132,11 @@ impl TopicTable {
         };
         while state.logs.len() <= index {
             let log = open()?;
-            state.logs.push(log);
+            let held = self.memory.hold("the reader of a topic");
+            held.set(log.read_bytes()).map_err(|error| error.within(format!("topic {}", self.spec.topic)))?;
+            state.logs.push((log, held));
         }
-        Ok(Arc::clone(&state.logs[index]))
+        Ok(Arc::clone(&state.logs[index].0))
     }
 
     fn pool(&self, decoding: Decoding) -> Arc<DecoderPool> {
@@ -186,6 +201,7 @@ impl TableProvider for TopicTable {
             slice,
             log,
             registry: self.registry.clone(),
+            memory: self.memory.clone(),
             counts,
             pool,
             stream: Arc::new(tokio::sync::Mutex::new(Reading::NotStarted)),
@@ -210,6 +226,7 @@ struct TopicScanExec {
     slice: Slice,
     log: Option<Arc<dyn Log>>,
     registry: Option<Arc<Registry>>,
+    memory: Memory,
     counts: Arc<RecordCounts>,
     pool: Arc<DecoderPool>,
     stream: Arc<tokio::sync::Mutex<Reading>>,
@@ -274,9 +291,10 @@ impl ExecutionPlan for TopicScanExec {
         if args.partition().is_some() {
             rows /= partitions;
         }
+        let record_bytes = usize::try_from(self.slice.record_bytes.unwrap_or(RECORD_BYTES)).unwrap_or(usize::MAX);
         let mut statistics = Statistics::new_unknown(&self.schema());
         statistics.num_rows = Precision::Inexact(rows.max(0) as usize);
-        statistics.total_byte_size = Precision::Inexact((rows.max(0) as usize).saturating_mul(100));
+        statistics.total_byte_size = Precision::Inexact((rows.max(0) as usize).saturating_mul(record_bytes));
         Ok(Arc::new(statistics))
     }
 
@@ -305,6 +323,8 @@ impl ExecutionPlan for TopicScanExec {
             decoder: Some(decoder),
             pool: Arc::clone(&self.pool),
             metrics: BaselineMetrics::new(&self.metrics, partition),
+            held: self.memory.hold("the decoder"),
+            widest: self.slice.widest,
         };
         let batches = futures::stream::try_unfold(reader, |mut reader| async move {
             Ok(reader.next().await?.map(|batch| (batch, reader)))
@@ -325,6 +345,9 @@ struct PartitionReader {
     decoder: Option<RecordDecoder>,
     pool: Arc<DecoderPool>,
     metrics: BaselineMetrics,
+    /// The records that are being decoded, and their rows until the next ones are.
+    held: Held,
+    widest: Option<usize>,
 }
 
 impl PartitionReader {
@@ -353,10 +376,19 @@ impl PartitionReader {
                 learned.map_err(|error| error.within(format!("topic {}", self.topic)))?;
             }
             fault_point::pass("decode").await?;
+            self.held.set(2 * raw.bytes())?;
             let decoded = {
                 let _timer = self.metrics.elapsed_compute().timer();
                 decoder.decode(&raw, &self.counts)?
             };
+            let bytes = raw.bytes() / raw.len().max(1);
+            if self.widest.is_some_and(|widest| bytes > widest) {
+                return Err(Error::unavailable(format!(
+                    "topic {}: the micro-batch was not planned for records of {bytes} bytes",
+                    self.topic
+                ))
+                .caused_by(Exhausted));
+            }
             if let Some(letters) = decoded.letters {
                 self.counts.post(&self.topic, letters).await?;
             }

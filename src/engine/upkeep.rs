@@ -75,7 +75,8 @@ async fn rounds(deps: Deps, owner: Owner, due: Vec<TableUpkeep>) {
 }
 
 async fn round(deps: &Deps, owner: &Owner, upkeep: TableUpkeep, round: Round) -> Result<Option<Maintained>> {
-    let opened = Maintainer::open(upkeep, owner.clone(), &deps.storage, deps.clock.clone()).await?;
+    let opened =
+        Maintainer::open(upkeep, owner.clone(), &deps.storage, deps.clock.clone(), deps.memory.clone()).await?;
     match opened {
         Some(mut maintainer) => maintainer.round(round).await.map(Some),
         None => Ok(None),

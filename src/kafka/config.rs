@@ -236,6 +236,13 @@ impl KafkaConfig {
         config
     }
 
+    /// The bytes that a reader fetches ahead, and those of a fetch as it comes: packed and unpacked.
+    pub fn fetch_bytes(&self) -> usize {
+        let reader = self.reader();
+        let of = |name: &str| reader.get(name).and_then(|value| value.parse::<usize>().ok()).unwrap_or(0);
+        of("queued.max.messages.kbytes").saturating_mul(1024) + of("fetch.max.bytes").saturating_mul(2)
+    }
+
     /// `text` (librdkafka's) without the values of the properties that may be secret.
     pub fn redact(&self, text: &str) -> String {
         let secret = |name: &str| ["password", "secret", "pem", "oauthbearer.config"].iter().any(|s| name.contains(s));

@@ -11,6 +11,7 @@ use datafusion::physical_plan::{StatisticsArgs, StatisticsContext};
 
 use super::*;
 use crate::contract::{Contract, ContractColumn};
+use crate::memory::Memory;
 use crate::pipeline::SinkSpec;
 use crate::storage::Storage;
 
@@ -34,7 +35,7 @@ fn declared(spec: LookupSpec, columns: &[(&str, DataType, bool)]) -> LookupSpec 
 }
 
 async fn load(spec: &LookupSpec) -> Result<Lookup> {
-    Lookup::load(spec, &Storage::new(), &state()).await
+    Lookup::load(spec, &Storage::new(), &Memory::new(1_000_000_000)?, &state()).await
 }
 
 async fn sum(lookup: &Lookup, column: &str) -> i64 {

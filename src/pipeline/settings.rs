@@ -9,6 +9,7 @@ use super::names;
 use super::spec::{SchemaChange, Settings};
 use super::suggest;
 use super::units;
+use crate::memory::MIN_LIMIT;
 
 /// Flumen's settings.
 const NAMES: [&str; 8] =
@@ -54,7 +55,12 @@ impl Draft {
         match name {
             "trigger" => settings.trigger = units::duration(value).map_err(wrong)?,
             "max_rows" => settings.max_rows = units::count(value).map_err(wrong)?,
-            "memory_limit" => settings.memory_limit = units::bytes(value).map_err(wrong)?,
+            "memory_limit" => {
+                settings.memory_limit = units::bytes(value).map_err(wrong)?;
+                if settings.memory_limit < MIN_LIMIT {
+                    return Err(wrong(format!("`{value}` is too little: at least {MIN_LIMIT} bytes are needed")));
+                }
+            }
             "grace" => settings.grace = units::duration(value).map_err(wrong)?,
             "broker_timeout" => settings.broker_timeout = units::duration(value).map_err(wrong)?,
             "schema_change" => {

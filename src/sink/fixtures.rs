@@ -23,6 +23,7 @@ use serde_json::Map;
 
 use crate::clock;
 use crate::contract::{Contract, ContractColumn};
+use crate::memory::Memory;
 use crate::pipeline::SinkSpec;
 use crate::sink::{CommitRetries, DeltaSink, Owner, SinkCommit};
 use crate::storage::Storage;
@@ -36,6 +37,11 @@ pub fn spec(location: &str) -> SinkSpec {
         column("day", DataType::Date32, true),
     ];
     SinkSpec { target_file_size: 1 << 20, ..SinkSpec::append("t", location, Contract { columns, checks: vec![] }) }
+}
+
+/// More memory than a test needs.
+pub fn memory() -> Memory {
+    Memory::new(1_000_000_000).unwrap()
 }
 
 /// The query `t` of the pipeline `p`.
@@ -72,7 +78,7 @@ pub fn batch(sink: &DeltaSink, ids: Range<i64>) -> RecordBatch {
 
 /// Writes rows with these ids to files.
 pub async fn files(sink: &DeltaSink, ids: Range<i64>) -> Vec<deltalake::kernel::Add> {
-    let mut writer = sink.writer();
+    let mut writer = sink.writer(&memory());
     writer.write(&batch(sink, ids)).await.unwrap();
     writer.close().await.unwrap()
 }

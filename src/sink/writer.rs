@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::num::NonZeroU64;
 
 use arrow::array::{RecordBatch, UInt64Array};
-use arrow::compute::take_record_batch;
+use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
@@ -17,10 +17,15 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 
 use crate::error::{Error, Result};
+use crate::memory::{Held, Memory};
 use crate::sink::DeltaSink;
 
 /// Partitions with an open file at most: each holds buffers for every column.
 const OPEN_PARTITIONS: usize = 64;
+/// A row group that ends is there as pages, as what they are put together in, and as what is on its way to the store.
+const COPIES: usize = 3;
+/// Row groups of that many partitions, at their end, fit into what a writer may hold.
+const GROUPS: usize = 2;
 /// Rows that are handed to Parquet at once.
 const SLICE_ROWS: usize = 8_192;
 /// Rows that are looked at to see whether a column's values repeat.
@@ -38,6 +43,15 @@ pub struct SinkWriter {
     config: Option<WriterConfig>,
     writer: Option<DeltaWriter>,
     open: HashSet<OwnedRow>,
+    /// What the open files hold, about; and how much that may be.
+    held: Held,
+    max_held: usize,
+    gathering: Held,
+    /// Bytes of rows since the files were opened.
+    given: usize,
+    /// Rows of more partitions than may be open: they are brought together by partition before they are written.
+    gathered: Vec<RecordBatch>,
+    gathered_bytes: usize,
     adds: Vec<Add>,
 }
 
@@ -52,7 +66,7 @@ impl std::fmt::Debug for SinkWriter {
 
 impl DeltaSink {
     /// A writer for one stream of rows.
-    pub fn writer(&self) -> SinkWriter {
+    pub fn writer(&self, memory: &Memory) -> SinkWriter {
         let partition_by = &self.spec.partition_by;
         let stats_columns = match &self.state {
             Some(state) => state.definition.stats_columns(),
@@ -70,6 +84,12 @@ impl DeltaSink {
             config: None,
             writer: None,
             open: HashSet::new(),
+            held: memory.hold("the writer of data files"),
+            max_held: memory.writer_bytes(),
+            gathering: memory.hold("rows that are brought together by partition"),
+            given: 0,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
             adds: Vec::new(),
         }
     }
@@ -86,18 +106,49 @@ impl SinkWriter {
             return Ok(());
         }
         let batch = self.conform(batch)?;
-        let pieces = pieces(&batch, &self.partition_by).map_err(|e| failed(&self.table, e.into()))?;
-        for (piece, partitions) in pieces {
-            self.bound_open_partitions(partitions).await?;
-            let config = match &self.config {
-                Some(config) => config.clone(),
-                None => self.config.insert(self.configure(&piece)?).clone(),
-            };
-            let store = self.store.clone();
-            let writer = self.writer.get_or_insert_with(|| DeltaWriter::new(store, config));
-            writer.write(&piece).await.map_err(|e| failed(&self.table, e))?;
+        let bytes = bytes(&batch).map_err(|e| failed(&self.table, e.into()))?;
+        let partitions = distinct(&batch, &self.partition_by).map_err(|e| failed(&self.table, e.into()))?;
+        if self.gathered.is_empty() && self.open.union(&partitions).count() <= OPEN_PARTITIONS {
+            return self.write_piece(&batch, bytes, partitions).await;
         }
+        // Gathered rows are there twice while they are brought together.
+        let gathered = 2 * (self.gathered_bytes + bytes);
+        if gathered > self.max_held || self.gathering.set(gathered).is_err() {
+            self.write_gathered().await?;
+            self.gathering.set(2 * bytes)?;
+        }
+        self.gathered.push(batch);
+        self.gathered_bytes += bytes;
         Ok(())
+    }
+
+    /// Writes the gathered rows, partition after partition.
+    async fn write_gathered(&mut self) -> Result<()> {
+        let batches = std::mem::take(&mut self.gathered);
+        self.gathered_bytes = 0;
+        let pieces = pieces(&self.schema, &batches, &self.partition_by).map_err(|e| failed(&self.table, e.into()))?;
+        drop(batches);
+        for (order, partitions) in &pieces.cuts {
+            let piece = take(&pieces.rows, order).map_err(|e| failed(&self.table, e.into()))?;
+            let bytes = bytes(&piece).map_err(|e| failed(&self.table, e.into()))?;
+            self.close_files().await?;
+            self.write_piece(&piece, bytes, partitions.clone()).await?;
+        }
+        self.gathering.clear();
+        Ok(())
+    }
+
+    /// Writes rows of partitions that may all be open.
+    async fn write_piece(&mut self, piece: &RecordBatch, bytes: usize, partitions: HashSet<OwnedRow>) -> Result<()> {
+        self.open.extend(partitions);
+        self.bound_memory(bytes).await?;
+        let config = match &self.config {
+            Some(config) => config.clone(),
+            None => self.config.insert(self.configure(piece)?).clone(),
+        };
+        let store = self.store.clone();
+        let writer = self.writer.get_or_insert_with(|| DeltaWriter::new(store, config));
+        writer.write(piece).await.map_err(|e| failed(&self.table, e))
     }
 
     /// Ends all files and gives them for the commit.
@@ -105,6 +156,9 @@ impl SinkWriter {
     /// # Errors
     /// `Unavailable` when the store fails; files written so far are never visible.
     pub async fn close(mut self) -> Result<Vec<Add>> {
+        if !self.gathered.is_empty() {
+            self.write_gathered().await?;
+        }
         self.close_files().await?;
         Ok(self.adds)
     }
@@ -123,6 +177,8 @@ impl SinkWriter {
             self.adds.extend(writer.close().await.map_err(|e| failed(&self.table, e))?);
         }
         self.open.clear();
+        self.given = 0;
+        self.held.clear();
         Ok(())
     }
 
@@ -140,19 +196,33 @@ impl SinkWriter {
         })
     }
 
-    /// Closes all files before rows that would open too many.
-    async fn bound_open_partitions(&mut self, partitions: HashSet<OwnedRow>) -> Result<()> {
-        let more = partitions.iter().filter(|value| !self.open.contains(*value)).count();
-        if !self.open.is_empty() && self.open.len() + more > OPEN_PARTITIONS {
+    /// Counts rows that are about to be written; closes all files before, when they hold too much.
+    async fn bound_memory(&mut self, bytes: usize) -> Result<()> {
+        let needed = self.needed(self.given + bytes);
+        if self.writer.is_some() && (needed > self.max_held || self.held.set(needed).is_err()) {
+            let partitions = std::mem::take(&mut self.open);
             self.close_files().await?;
+            self.open = partitions;
         }
-        self.open.extend(partitions);
-        Ok(())
+        self.given += bytes;
+        self.held.set(self.needed(self.given))
+    }
+
+    /// What the open files hold after so many bytes of rows. One of them may be ending its row group.
+    fn needed(&self, given: usize) -> usize {
+        let group = self.row_group_bytes();
+        given.min(self.open.len().max(1) * group) + (COPIES - 1) * given.min(group)
+    }
+
+    /// The bytes at which an open file ends its row group: what it holds then goes to the store.
+    fn row_group_bytes(&self) -> usize {
+        self.max_held / if self.partition_by.is_empty() { COPIES } else { COPIES * GROUPS }
     }
 
     fn configure(&self, sample: &RecordBatch) -> Result<WriterConfig> {
         let mut properties = WriterProperties::builder()
             .set_created_by(concat!("flumen ", env!("CARGO_PKG_VERSION")).into())
+            .set_max_row_group_bytes(Some(self.row_group_bytes()))
             .set_compression(Compression::SNAPPY);
         let sample = sample.slice(0, sample.num_rows().min(SAMPLE_ROWS));
         for (index, field) in self.schema.fields().iter().enumerate() {
@@ -182,8 +252,11 @@ impl SinkWriter {
 
 /// The different values of some columns.
 fn distinct(batch: &RecordBatch, columns: &[usize]) -> Result<HashSet<OwnedRow>, ArrowError> {
-    let rows = rows(batch, columns)?;
     let mut values = HashSet::new();
+    if columns.is_empty() {
+        return Ok(values);
+    }
+    let rows = rows(batch, columns)?;
     let mut last = None;
     for row in rows.iter() {
         if last != Some(row) {
@@ -194,32 +267,40 @@ fn distinct(batch: &RecordBatch, columns: &[usize]) -> Result<HashSet<OwnedRow>,
     Ok(values)
 }
 
-/// The batch in pieces that touch [`OPEN_PARTITIONS`] partitions at most, with those partitions. Almost always the
-/// batch itself; else its rows are brought together by partition first.
-fn pieces(batch: &RecordBatch, columns: &[usize]) -> Result<Vec<(RecordBatch, HashSet<OwnedRow>)>, ArrowError> {
-    if columns.is_empty() {
-        return Ok(vec![(batch.clone(), HashSet::new())]);
-    }
-    let values = distinct(batch, columns)?;
-    if values.len() <= OPEN_PARTITIONS {
-        return Ok(vec![(batch.clone(), values)]);
-    }
-    let rows = rows(batch, columns)?;
-    let mut order: Vec<usize> = (0..batch.num_rows()).collect();
-    order.sort_by_key(|&row| rows.row(row));
-    let mut pieces = Vec::new();
-    let mut start = 0;
-    let mut partitions = HashSet::new();
-    for (end, &row) in order.iter().enumerate() {
-        let value = rows.row(row).owned();
-        if partitions.len() == OPEN_PARTITIONS && !partitions.contains(&value) {
-            pieces.push((take(batch, &order[start..end])?, std::mem::take(&mut partitions)));
-            start = end;
+/// Rows, and how they are cut: each piece has whole partitions, as many as may be open.
+struct Pieces {
+    rows: RecordBatch,
+    /// Which rows, in which order, and of which partitions.
+    cuts: Vec<(Vec<usize>, HashSet<OwnedRow>)>,
+}
+
+fn pieces(schema: &SchemaRef, batches: &[RecordBatch], columns: &[usize]) -> Result<Pieces, ArrowError> {
+    let all = concat_batches(schema, batches)?;
+    let keys = rows(&all, columns)?;
+    let mut order: Vec<usize> = (0..all.num_rows()).collect();
+    order.sort_by_key(|&row| keys.row(row));
+    let mut cuts = Vec::new();
+    let (mut piece, mut partitions) = (Vec::new(), HashSet::new());
+    let mut last = None;
+    for row in order {
+        let key = keys.row(row);
+        if last != Some(key) {
+            if partitions.len() == OPEN_PARTITIONS {
+                cuts.push((std::mem::take(&mut piece), std::mem::take(&mut partitions)));
+            }
+            partitions.insert(key.owned());
+            last = Some(key);
         }
-        partitions.insert(value);
+        piece.push(row);
     }
-    pieces.push((take(batch, &order[start..])?, partitions));
-    Ok(pieces)
+    cuts.push((piece, partitions));
+    drop(keys);
+    Ok(Pieces { rows: all, cuts })
+}
+
+/// What rows take in memory, whatever else their buffers hold.
+fn bytes(batch: &RecordBatch) -> Result<usize, ArrowError> {
+    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size()).sum()
 }
 
 fn rows(batch: &RecordBatch, columns: &[usize]) -> Result<Rows, ArrowError> {

@@ -72,6 +72,9 @@ pub struct RawBatch {
 /// has been read to its end; after an error nothing more comes. The channel is bounded: a slow reader holds up the log.
 pub type RawStream = mpsc::Receiver<Result<RawBatch>>;
 
+/// What a read of a log holds that says nothing else: some batches of a MiB, and what they are made of.
+const READ_BYTES: usize = 16 << 20;
+
 /// A topic as a bounded log.
 #[async_trait]
 pub trait Log: fmt::Debug + Send + Sync {
@@ -110,6 +113,11 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// # Errors
     /// Through the stream: `Violated` when offsets of a range are gone, `Unavailable` when the broker stays away.
     fn read(&self, ranges: &[PartitionRange], wanted: Wanted) -> Result<RawStream>;
+
+    /// The bytes that a read holds at most, besides the batches that its stream has handed over.
+    fn read_bytes(&self) -> usize {
+        READ_BYTES
+    }
 
     /// Tells the log's own lag tools how far the query is, after a commit. Best effort: nothing reads it back.
     fn mirror(&self, _positions: &BTreeMap<i32, i64>) {}
@@ -179,6 +187,11 @@ impl RawBatch {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()
+    }
+
+    /// The bytes of keys and values.
+    pub fn bytes(&self) -> usize {
+        self.values.bytes.len() + self.keys.as_ref().map_or(0, |keys| keys.bytes.len())
     }
 
     /// These records of it, copied; `rows` are ascending.

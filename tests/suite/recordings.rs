@@ -15,6 +15,7 @@ use flumen::clock::{self, FixedClock};
 use flumen::engine::{self, Deps, Facts, OpenTopic, RunOptions, Stopper};
 use flumen::error::Result;
 use flumen::kafka::KafkaConfig;
+use flumen::memory::Memory;
 use flumen::observe::{Observer, Progress, Silent};
 use flumen::offsets::{PartitionBounds, PartitionRange};
 use flumen::pipeline::{Environment, Pipeline, SourceSpec};
@@ -152,7 +153,8 @@ fn load(root: &Path, file: &Path, settings: &[(&str, &str)]) -> Arc<Pipeline> {
 
 fn deps(topics: Recorded, observer: Arc<dyn Observer>) -> Deps {
     let clock = Arc::new(FixedClock(DateTime::UNIX_EPOCH));
-    Deps { storage: Storage::new(), clock, observer, topics: Arc::new(topics), patience: None }
+    let memory = Memory::new(1_000_000_000).unwrap();
+    Deps { storage: Storage::new(), clock, observer, memory, topics: Arc::new(topics), patience: None }
 }
 
 /// The rows of a table, sorted.

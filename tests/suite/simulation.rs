@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use flumen::clock::Clock;
 use flumen::engine::{self, Deps, Facts, RunOptions, Stopper};
 use flumen::error::{Error, ErrorKind};
+use flumen::memory::Memory;
 use flumen::observe::Silent;
 use flumen::pipeline::{Environment, Pipeline};
 use flumen::storage::Storage;
@@ -180,6 +181,7 @@ impl World {
             storage: self.storage(),
             clock: Arc::new(SimulatedClock(Arc::clone(self))),
             observer: Arc::new(Silent),
+            memory: Memory::new(1_000_000_000).unwrap(),
             topics: Arc::new(Topics(Arc::clone(self))),
             patience: None,
         }

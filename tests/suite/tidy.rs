@@ -14,7 +14,7 @@ use source::{SourceFile, read_tree};
 /// The layers from low to high. A module uses lower rows only; modules in one row never use each other.
 const LAYERS: [&[&str]; 9] = [
     &["error"],
-    &["clock", "fault_point", "offsets", "observe"],
+    &["clock", "fault_point", "memory", "offsets", "observe"],
     &["kafka", "storage", "schema", "contract"],
     &["pipeline"],
     &["source", "decode", "model", "lookup", "registry", "state", "sink"],

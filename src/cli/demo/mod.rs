@@ -105,7 +105,8 @@ impl Demo {
         let (sender, mut receiver) = watch::channel((0u64, 0u64));
         let observer = Arc::new(Following { printer: Printer::new(globals.output), done: sender });
         let (stopper, stop) = engine::stopper();
-        let deps = load::deps(Arc::clone(&observer) as Arc<dyn Observer>, Some(pipeline.settings.broker_timeout));
+        let deps =
+            load::deps(pipeline, Arc::clone(&observer) as Arc<dyn Observer>, Some(pipeline.settings.broker_timeout))?;
         let publisher = Publisher::new(brokers, TOPIC, self.records, Some(receiver.clone()))?;
         let publishing = tokio::task::spawn_blocking(move || publisher.publish());
         let all = self.records;
@@ -187,7 +188,7 @@ fn write_files(root: &Path) -> Result<()> {
 
 /// Ten rows of the table, where it lies, and what to try next.
 async fn show(pipeline: &Pipeline, root: &Path) -> Result<()> {
-    let deps = load::deps(Arc::new(crate::observe::Silent), Some(pipeline.settings.broker_timeout));
+    let deps = load::deps(pipeline, Arc::new(crate::observe::Silent), Some(pipeline.settings.broker_timeout))?;
     let parts = SessionParts::everything(pipeline).only(&[SINK.to_owned()].into());
     let session = QuerySession::new(&deps, pipeline, parts).await?;
     let ten = session.context().sql(&format!("SELECT * FROM {SINK} ORDER BY impressed_at, ad_id LIMIT 10")).await?;

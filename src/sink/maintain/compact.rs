@@ -94,7 +94,7 @@ impl Maintainer {
 
     /// Writes the rows of some files of one partition into new ones; `None` when another program wrote one of them.
     pub(super) async fn rewrite(&self, bin: &[SmallFile]) -> Result<Option<Vec<Add>>> {
-        let mut writer = self.sink.writer();
+        let mut writer = self.sink.writer(&self.memory);
         let copied = self.copy(bin, &mut writer).await;
         match copied {
             Ok(true) => {}

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::pipeline::{LEAST_VACUUM_RETENTION, SinkSpec, UpkeepSpec, units};
 use crate::sink::definition::schema_contract;
 use crate::sink::log::TableLog;
@@ -124,6 +125,7 @@ pub enum Round {
 pub struct Maintainer {
     upkeep: TableUpkeep,
     clock: Arc<dyn Clock>,
+    memory: Memory,
     /// The table as it defines itself: the contract may know less of it.
     sink: DeltaSink,
 }
@@ -138,6 +140,7 @@ impl Maintainer {
         owner: Owner,
         storage: &Storage,
         clock: Arc<dyn Clock>,
+        memory: Memory,
     ) -> Result<Option<Self>> {
         let within = |e: Error| e.within(format!("table `{}`", storage::shown(&upkeep.location)));
         let log = TableLog::new(storage.log_store(&upkeep.location)?);
@@ -152,7 +155,7 @@ impl Maintainer {
         };
         let mut sink = DeltaSink::unread(&spec, owner, storage, Arc::clone(&clock))?;
         sink.take(Some(state)).map_err(within)?;
-        Ok(Some(Self { upkeep, clock, sink }))
+        Ok(Some(Self { upkeep, clock, memory, sink }))
     }
 
     /// Does a round.

@@ -11,7 +11,7 @@ use super::bins::SmallFile;
 use super::compact::Replaced;
 use super::*;
 use crate::clock::{self, FixedClock};
-use crate::sink::fixtures::{commit, create, delta_table, files, ids, open, owner, read, spec};
+use crate::sink::fixtures::{commit, create, delta_table, files, ids, memory, open, owner, read, spec};
 
 struct Place {
     _dir: tempfile::TempDir,
@@ -36,7 +36,7 @@ impl Place {
         let (location, spec) = (self.location.clone(), self.upkeep.clone());
         let upkeep = TableUpkeep { location, target_file_size: 1 << 20, spec, role };
         let clock = Arc::new(FixedClock(self.now));
-        Maintainer::open(upkeep, owner(), &Storage::new(), clock).await.unwrap().unwrap()
+        Maintainer::open(upkeep, owner(), &Storage::new(), clock, memory()).await.unwrap().unwrap()
     }
 
     /// Commits a file for each range.
@@ -92,7 +92,7 @@ async fn files_of_a_closed_partition_are_made_one() {
             Arc::new(StringArray::from(names.to_vec())),
             Arc::new(Date32Array::from(vec![Some(20_000), None])),
         ];
-        let mut writer = sink.writer();
+        let mut writer = sink.writer(&memory());
         writer.write(&RecordBatch::try_new(sink.schema().clone(), columns).unwrap()).await.unwrap();
         let adds = writer.close().await.unwrap();
         sink.commit(commit(adds, &[(0, id)])).await.unwrap();

@@ -13,12 +13,16 @@ use crate::source::{Payloads, RawBatch, Wanted};
 
 /// The records of a batch at most.
 const BATCH_RECORDS: usize = 8192;
-/// The bytes of a batch, a record more or less, when there are few partitions, and when there are many.
-const BATCH_BYTES: (usize, usize) = (1 << 20, 1 << 16);
+/// The bytes of a batch, a record more or less, when there are few partitions.
+pub const BATCH_BYTES: usize = 1 << 20;
+/// The same when there are many.
+const LEAST_BATCH_BYTES: usize = 1 << 16;
 /// The bytes that all lanes keep for later reads together, about.
 const KEPT_BYTES: usize = 4 << 20;
 /// The bytes of all lanes' unfinished batches together, about.
 const UNFINISHED_BYTES: usize = 32 << 20;
+/// What all of this takes where there are few partitions, with the batches that wait in the stream.
+pub const READ_BYTES: usize = KEPT_BYTES + 8 * BATCH_BYTES;
 /// What a record takes besides its bytes.
 const RECORD_BYTES: usize = 24;
 
@@ -312,12 +316,12 @@ impl Lanes {
     }
 
     fn batch_limit(&self) -> usize {
-        (UNFINISHED_BYTES / self.lanes.len().max(1)).clamp(BATCH_BYTES.1, BATCH_BYTES.0)
+        (UNFINISHED_BYTES / self.lanes.len().max(1)).clamp(LEAST_BATCH_BYTES, BATCH_BYTES)
     }
 
     /// The bytes that a lane keeps before it is paused.
     fn kept_limit(&self) -> usize {
-        (KEPT_BYTES / self.lanes.len().max(1)).max(BATCH_BYTES.1)
+        (KEPT_BYTES / self.lanes.len().max(1)).max(LEAST_BATCH_BYTES)
     }
 
     /// Keeps the full batch of a lane that is not being read.

@@ -158,6 +158,11 @@ impl Log for KafkaLog {
         Ok(stream)
     }
 
+    /// What librdkafka fetches ahead, twice a fetch as it comes (packed and unpacked), and the lanes.
+    fn read_bytes(&self) -> usize {
+        self.client.config().fetch_bytes() + lanes::READ_BYTES
+    }
+
     fn mirror(&self, positions: &BTreeMap<i32, i64>) {
         KafkaLog::mirror(self, positions);
     }

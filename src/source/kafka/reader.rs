@@ -8,8 +8,9 @@ use rdkafka::error::KafkaError;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
+use super::STREAM_BATCHES;
 use super::ffi::{self, Consumer, Event};
-use super::lanes::{Fault, Lanes};
+use super::lanes::{BATCH_BYTES, Fault, Lanes};
 use crate::clock::Stopwatch;
 use crate::error::{Alarm, Error, Result};
 use crate::kafka::{KNOWN_PATIENCE, KafkaClient, Watch};
@@ -173,25 +174,31 @@ impl Reader {
         End::Failed(Error::unavailable(format!("topic {} was closed while it was read: read it again", self.topic)))
     }
 
-    /// Passes the finished batches on; waits while the stream is full.
+    /// Passes the finished batches on; waits while the stream is full. A batch of large records needs the room of
+    /// several.
     fn hand_over(&mut self, batches: &mpsc::Sender<Result<RawBatch>>) -> Result<(), End> {
         while let Some(batch) = self.lanes.ready() {
-            let batch = match batches.try_send(Ok(batch)) {
-                Ok(()) => continue,
-                Err(mpsc::error::TrySendError::Closed(_)) => return Err(End::Dropped),
-                Err(mpsc::error::TrySendError::Full(batch)) => batch,
-            };
-            let stop = &mut self.stop;
-            let sent = self.runtime.block_on(async {
-                tokio::select! {
-                    sent = batches.send(batch) => Some(sent),
-                    _ = stop.changed() => None,
+            let room = (batch.bytes() / BATCH_BYTES).clamp(1, STREAM_BATCHES);
+            let mut permits = match batches.try_reserve_many(room) {
+                Ok(permits) => permits,
+                Err(mpsc::error::TrySendError::Closed(())) => return Err(End::Dropped),
+                Err(mpsc::error::TrySendError::Full(())) => {
+                    let stop = &mut self.stop;
+                    let reserved = self.runtime.block_on(async {
+                        tokio::select! {
+                            reserved = batches.reserve_many(room) => Some(reserved),
+                            _ = stop.changed() => None,
+                        }
+                    });
+                    match reserved {
+                        Some(Ok(permits)) => permits,
+                        Some(Err(_)) => return Err(End::Dropped),
+                        None => return Err(self.closed()),
+                    }
                 }
-            });
-            match sent {
-                Some(Ok(())) => {}
-                Some(Err(_)) => return Err(End::Dropped),
-                None => return Err(self.closed()),
+            };
+            if let Some(permit) = permits.next() {
+                permit.send(Ok(batch));
             }
         }
         Ok(())

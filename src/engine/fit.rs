@@ -1,0 +1,156 @@
+//! How much a micro-batch reads so that it fits into `flumen.memory_limit`: learnt from those that ran before.
+//!
+//! Operators gather rows by number, not by size: wide records are gathered in smaller batches, and run in fewer streams
+//! side by side. A micro-batch that does not fit all the same is halved, until it does.
+
+use std::sync::Arc;
+
+use bytesize::ByteSize;
+
+use super::records::RecordCounts;
+use crate::memory::Memory;
+
+/// Micro-batches that fit in a row before twice as large ones are tried again.
+const GROW_AFTER: u32 = 16;
+/// The bytes of a record as long as none was read.
+const RECORD_BYTES: u64 = 100;
+/// A wide record is there so many times in one stream of a plan: as it came, decoded, joined, encoded, packed, and in
+/// buffers that grow by doubling.
+const COPIES: u64 = 16;
+/// Records that are so many times larger than those before make another plan.
+const OTHER_SIZE: u64 = 4;
+
+/// What is known of the records of a query, and how many fit.
+#[derive(Debug)]
+pub(crate) struct Fit {
+    memory: Memory,
+    /// The records of a topic that a micro-batch takes at most; `None`: as many as the file says.
+    rows: Option<u64>,
+    /// Micro-batches that fit since that was changed.
+    fitted: u32,
+    /// The bytes of a record, on average.
+    record_bytes: u64,
+    /// The bytes of a record where they are widest; it decays.
+    widest: u64,
+}
+
+impl Fit {
+    /// Nothing is known yet.
+    pub(crate) fn new(memory: Memory) -> Self {
+        Self { memory, rows: None, fitted: 0, record_bytes: RECORD_BYTES, widest: 0 }
+    }
+
+    /// The records of a topic for one micro-batch, where the file allows `max`.
+    pub(crate) fn rows(&self, max: u64) -> u64 {
+        self.rows.map_or(max, |rows| rows.min(max))
+    }
+
+    /// The rows that operators gather into a batch, where the session says `configured`.
+    pub(crate) fn batch_rows(&self, configured: usize) -> usize {
+        let fitting = (self.memory.batch_bytes() as u64).checked_div(self.widest).unwrap_or(u64::MAX);
+        usize::try_from(fitting).unwrap_or(usize::MAX).min(configured).max(1)
+    }
+
+    /// The streams in which a plan runs side by side, where the session says `configured`.
+    pub(crate) fn streams(&self, configured: usize) -> usize {
+        let copies = self.widest.saturating_mul(COPIES);
+        let fitting = (self.memory.limit() as u64).checked_div(copies).unwrap_or(u64::MAX);
+        usize::try_from(fitting).unwrap_or(usize::MAX).min(configured).max(1)
+    }
+
+    /// The bytes of a record beyond which batches of so many rows are too large; `None`: they cannot be smaller.
+    pub(crate) fn widest(&self, batch_rows: usize) -> Option<usize> {
+        (batch_rows > 1).then(|| self.memory.batch_bytes() / batch_rows)
+    }
+
+    /// The bytes of a record, on average.
+    pub(crate) fn record_bytes(&self) -> u64 {
+        self.record_bytes
+    }
+
+    /// A micro-batch has run.
+    pub(crate) fn ran<'c>(&mut self, counts: impl Iterator<Item = &'c Arc<RecordCounts>>) {
+        self.widest -= self.widest / 8;
+        self.learn(counts);
+        self.fitted += 1;
+        if self.fitted >= GROW_AFTER {
+            self.fitted = 0;
+            // What the file allows is the bound again in the end.
+            self.rows = self.rows.map(|rows| rows.saturating_mul(2));
+        }
+    }
+
+    /// A micro-batch of `planned` records of a topic did not fit: what is done about it, in words. `None`: it cannot be
+    /// made smaller.
+    pub(crate) fn failed<'c>(
+        &mut self,
+        counts: impl Iterator<Item = &'c Arc<RecordCounts>>,
+        planned: u64,
+        configured: usize,
+    ) -> Option<String> {
+        let (batch_rows, record_bytes) = (self.batch_rows(configured), self.record_bytes);
+        self.learn(counts);
+        self.fitted = 0;
+        let smaller = self.batch_rows(configured);
+        if smaller < batch_rows || self.record_bytes > record_bytes.saturating_mul(OTHER_SIZE) {
+            let size = ByteSize(self.widest.max(self.record_bytes));
+            return Some(format!("the micro-batch is planned anew for records of {size}"));
+        }
+        let half = planned / 2;
+        self.rows = Some(half);
+        (half > 0).then(|| format!("the micro-batch is halved, to {half} records"))
+    }
+
+    fn learn<'c>(&mut self, counts: impl Iterator<Item = &'c Arc<RecordCounts>>) {
+        let (mut read, mut bytes) = (0, 0);
+        for counts in counts {
+            let sizes = counts.sizes();
+            read += counts.totals().read;
+            bytes += sizes.bytes;
+            self.widest = self.widest.max(sizes.widest);
+        }
+        if let Some(average) = bytes.checked_div(read) {
+            self.record_bytes = average.max(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(read: u64, bytes: u64) -> [Arc<RecordCounts>; 1] {
+        let counts = RecordCounts::default();
+        counts.note(read, bytes);
+        [Arc::new(counts)]
+    }
+
+    #[test]
+    fn wide_records_are_gathered_in_smaller_batches() {
+        let mut fit = Fit::new(Memory::new(320_000_000).unwrap());
+        assert_eq!(fit.batch_rows(8192), 8192);
+        assert_eq!(fit.widest(8192), Some(1220));
+        let told = fit.failed(counts(2, 4_000_000).iter(), 1000, 8192).unwrap();
+        assert!(told.contains("planned anew"), "{told}");
+        assert_eq!((fit.batch_rows(8192), fit.rows(1000), fit.widest(5)), (5, 1000, Some(2_000_000)));
+        assert_eq!((fit.streams(32), fit.streams(2)), (10, 2));
+        // Passing ones are forgotten in time.
+        (0..100).for_each(|_| fit.ran(counts(1000, 100_000).iter()));
+        assert_eq!((fit.batch_rows(8192), fit.record_bytes()), (8192, 100));
+        assert_eq!(fit.widest(1), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_halved_and_grows_again() {
+        let mut fit = Fit::new(Memory::new(320_000_000).unwrap());
+        let usual = || counts(1000, 100_000);
+        assert!(fit.failed(usual().iter(), 1000, 8192).unwrap().contains("halved, to 500 records"));
+        assert!(fit.failed(usual().iter(), 500, 8192).unwrap().contains("250"));
+        assert_eq!(fit.rows(1000), 250);
+        (0..GROW_AFTER).for_each(|_| fit.ran(usual().iter()));
+        assert_eq!(fit.rows(1000), 500);
+        (0..GROW_AFTER * 3).for_each(|_| fit.ran(usual().iter()));
+        assert_eq!(fit.rows(1000), 1000);
+        assert_eq!(fit.failed(usual().iter(), 1, 8192), None);
+    }
+}

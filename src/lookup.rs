@@ -243,7 +243,7 @@ impl Reader {
             if now == version {
                 let batches = read?;
                 let schema = spec.declared.clone().unwrap_or(real);
-                let batches = batches.iter().map(|batch| conform(&schema, batch)).collect::<Result<_>>()?;
+                let batches = batches.into_iter().map(|batch| conform(&schema, &batch)).collect::<Result<_>>()?;
                 return Ok((version, schema, batches));
             }
             version = now;

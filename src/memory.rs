@@ -12,10 +12,12 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 
 use crate::error::{Error, Result};
 
-/// What a process takes besides what is counted: its code, threads and clients.
-const UNCOUNTED: u64 = 64_000_000;
+/// What a process takes besides all that: its code, threads and clients.
+const PROCESS: u64 = 80_000_000;
+/// Of the rest, what is counted: not everybody counts all, and an allocator keeps some of what is freed.
+const COUNTED: (u64, u64) = (4, 5);
 /// The least `flumen.memory_limit`, in bytes.
-pub const MIN_LIMIT: u64 = 128_000_000;
+pub const MIN_LIMIT: u64 = 200_000_000;
 /// The share of the limit that one writer's open files may hold.
 const WRITER_SHARE: usize = 16;
 /// The share of the limit that the rows of one batch may take while an operator gathers them.
@@ -34,7 +36,8 @@ impl Memory {
     /// # Errors
     /// `Unavailable` when DataFusion does not take it.
     pub fn new(limit: u64) -> Result<Self> {
-        let counted = usize::try_from(limit.max(MIN_LIMIT) - UNCOUNTED).unwrap_or(usize::MAX);
+        let counted = (limit.max(MIN_LIMIT) - PROCESS) / COUNTED.1 * COUNTED.0;
+        let counted = usize::try_from(counted).unwrap_or(usize::MAX);
         let pool = Arc::new(FairSpillPool::new(counted));
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
         Ok(Self { limit: usize::try_from(limit).unwrap_or(usize::MAX), runtime })

@@ -18,6 +18,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::binary::flumen;
 
+/// The bytes of a record at most.
+const LARGEST: &str = "20000000";
 /// How long anything may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -107,6 +109,7 @@ impl Broker {
     pub async fn create_topic(&self, name: &str, partitions: i32) {
         loop {
             let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+            let topic = topic.set("max.message.bytes", LARGEST);
             let made = self.admin().create_topics([&topic], &options()).await.unwrap();
             match &made[0] {
                 Ok(_) => return self.await_partitions(name, partitions as usize).await,
@@ -165,6 +168,7 @@ impl Broker {
     fn producer(&self, transactional_id: Option<&str>) -> BaseProducer {
         let mut config = self.client();
         config.set("enable.idempotence", "true").set("linger.ms", "5").set("queue.buffering.max.messages", "1000000");
+        config.set("message.max.bytes", LARGEST);
         if let Some(id) = transactional_id {
             config.set("transactional.id", id);
         }

@@ -17,6 +17,7 @@ mod faults;
 mod fencing;
 mod log_conformance;
 mod main_job;
+mod memory;
 mod quarantine;
 mod recordings;
 mod registry_server;

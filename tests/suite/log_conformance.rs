@@ -553,6 +553,21 @@ async fn a_dropped_log_ends_its_stream_with_an_error() {
     assert!(last.unwrap().unwrap_err().to_string().contains("was closed while it was read"));
 }
 
+/// What is fetched ahead of one partition while another is read makes it pause.
+#[tokio::test]
+async fn a_partition_that_was_paused_is_read_anew() {
+    let broker = Broker::shared();
+    let topic = broker.new_topic("paused", 2).await;
+    let large = large(1000);
+    broker.produce(&topic, &of(0, &large));
+    broker.produce(&topic, &of(1, &large));
+    let log = kafka_log(broker, &topic, None);
+    read(&log, &[range(0, 0, 1), range(1, 0, 1)], NOTHING).await.unwrap();
+    read(&log, &[range(0, 1, 1000)], NOTHING).await.unwrap();
+    let again = tokio::time::timeout(PATIENCE, read(&log, &[range(1, 0, 1000)], NOTHING)).await;
+    assert_eq!(again.expect("it is resumed").unwrap()[&1].len(), 1000);
+}
+
 /// Each read takes partitions away from librdkafka that it may still be starting or stopping: it aborts the process
 /// when one is stopped twice.
 #[tokio::test]

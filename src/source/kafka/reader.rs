@@ -143,7 +143,9 @@ impl Reader {
     /// Fetches from where each lane stands.
     fn assign(&mut self) -> Result<(), End> {
         let starts = ffi::list(&self.topic, self.lanes.starts());
-        starts.and_then(|list| self.consumer.assign(&list)).map_err(|e| self.failed("assign partitions", &e))
+        // A partition that is assigned anew is still paused if it was.
+        let assigned = starts.and_then(|list| self.consumer.assign(&list).and_then(|()| self.consumer.resume(&list)));
+        assigned.map_err(|e| self.failed("assign partitions", &e))
     }
 
     /// Whether a partition that a broker does not know is there all the same, or soon: brokers that have just started

@@ -215,6 +215,85 @@ fn a_crash_between_the_commits_is_made_good_also_under_another_file() {
     }
 }
 
+/// The pipeline of [`a_crash_and_then_another_model_message_and_file`]; with `more` the file that comes after the crash.
+fn scoring(topic: &str, more: bool) -> String {
+    let (column, value, mode) = if more { (", more BIGINT", ", 1", ", 'schema_mode' 'merge'") } else { ("", "", "") };
+    format!(
+        "CREATE EXTERNAL TABLE ads STORED AS KAFKA LOCATION 'kafka://${{env:KAFKA_BROKERS}}/{topic}'
+         OPTIONS ('value.proto' 'proto/ads/v1/ads.proto', 'value.message' 'ads.v1.AdImpression', 'max_rows' '500',
+                  'dead_letters' 'tables/dead');
+         CREATE FUNCTION score(DOUBLE, DOUBLE, DOUBLE, DOUBLE) RETURNS DOUBLE
+         LANGUAGE XGBOOST AS 'queries/data/click_probability_linear.json';
+         CREATE EXTERNAL TABLE gated (at BIGINT NOT NULL, score DOUBLE, bid DOUBLE{column}, CONSTRAINT low CHECK (bid < 100))
+         STORED AS DELTA LOCATION 'tables/gated'
+         OPTIONS ('on_violation' 'quarantine', 'quarantine_limit' '100%'{mode});
+         INSERT INTO gated SELECT _offset, score(0.5, 1.0, 12.0, bid), bid{value} FROM ads;"
+    )
+}
+
+/// What the model and the message are after the crash.
+fn change_model_and_message(root: &std::path::Path) {
+    let edit = |path: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(root.join(path)).unwrap();
+        assert!(text.contains(from), "{path}");
+        std::fs::write(root.join(path), text.replace(from, to)).unwrap();
+    };
+    edit("queries/data/click_probability_linear.json", "[2.147E-1]", "[6.147E-1]");
+    edit("proto/ads/v1/ads.proto", "double bid = 8;", "double bid = 8;\n  string currency = 9;");
+}
+
+#[test]
+fn a_crash_and_then_another_model_message_and_file() {
+    const RECORDS: i64 = 1_500;
+    let topic = topics::new_topic(Broker::shared(), "all-change", 1);
+    let value = |n: i64| match n % 3 {
+        0 => bad(3).encode_to_vec(),
+        _ if n % 100 == 1 => vec![0xff],
+        _ => good(n as u64).encode_to_vec(),
+    };
+    topics::produce(Broker::shared(), &topic, 0, &(0..RECORDS).map(value).collect::<Vec<_>>());
+    let place = |more: bool| {
+        let place = Place { dir: workspace(), topic: topic.clone() };
+        std::fs::write(place.dir.path().join(FILE), scoring(&topic, more)).unwrap();
+        place
+    };
+    let controls = [false, true].map(|more| {
+        let control = place(more);
+        if more {
+            change_model_and_message(control.dir.path());
+        }
+        control.run().exits(0);
+        control.rows("gated")
+    });
+    for fault in [
+        "quarantine.write:2:abort",
+        "commit.before:2:kill",
+        "commit.after:2:kill",
+        "side.before:3:abort",
+        "side.after:3:kill",
+    ] {
+        let place = place(false);
+        let mark = place.dir.path().join("mark");
+        let crashed = finish(place.command().env("FLUMEN_FAULT", fault).env("FLUMEN_FAULT_MARK", &mark));
+        assert!(crashed.code != Some(0) && mark.exists(), "{fault}: {}", crashed.stderr);
+        change_model_and_message(place.dir.path());
+        std::fs::write(place.dir.path().join(FILE), scoring(&topic, true)).unwrap();
+        place.run().exits(0);
+        let (kept, broken) = (place.rows("gated"), place.rows("gated_quarantine"));
+        let dead = delta::read_with_python(&place.table("dead")).rows;
+        let mut all: Vec<i64> = kept.keys().chain(broken.keys()).copied().collect();
+        all.extend(dead.iter().map(|letter| letter["offset"].as_i64().unwrap()));
+        all.sort_unstable();
+        assert!(all == (0..RECORDS).collect::<Vec<_>>(), "{fault}: {} records are somewhere", all.len());
+        for (at, row) in &kept {
+            let control = &controls[usize::from(!row["more"].is_null())][at];
+            assert_eq!(row["score"], control["score"], "{fault}: offset {at}");
+        }
+        let old = kept.values().filter(|row| row["more"].is_null()).count();
+        assert!(old > 0 && old < kept.len(), "{fault}: {old} of {} rows are from before", kept.len());
+    }
+}
+
 #[test]
 fn killed_at_random_each_row_is_in_one_table() {
     let place = Place::new("killed-rows", "'on_violation' 'quarantine', 'quarantine_limit' '100%'");

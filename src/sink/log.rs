@@ -122,9 +122,13 @@ impl TableLog {
         let Some(version) = listing.commits.keys().last().copied().max(base) else { return Ok(None) };
 
         let mut state = Replay::default();
-        if let Some((_, parts)) = &checkpoint {
+        if let Some((version, parts)) = &checkpoint {
             for part in parts {
                 state.apply(checkpoint::read(&self.store, part).await?);
+            }
+            // Every checkpoint has both. A clean-up that takes the file between two looks at it leaves none of them.
+            if state.protocol.is_none() || state.metadata.is_none() {
+                return Err(hole(*version));
             }
         }
         let first = base.map_or(0, |base| base + 1);

@@ -139,11 +139,11 @@ fn away() -> Error {
 #[async_trait]
 impl Log for Simulated {
     async fn identity(&self) -> Result<TopicIdentity> {
-        self.world.trouble().await.then(away).map_or_else(|| Ok(identity()), Err)
+        self.world.trouble("identity").await.then(away).map_or_else(|| Ok(identity()), Err)
     }
 
     async fn bounds(&self) -> Result<Vec<PartitionBounds>> {
-        if self.world.trouble().await { Err(away()) } else { Ok(self.world.growth.bounds()) }
+        if self.world.trouble("bounds").await { Err(away()) } else { Ok(self.world.growth.bounds()) }
     }
 
     async fn offsets_at(&self, _time: DateTime<Utc>) -> Result<BTreeMap<i32, i64>> {
@@ -152,7 +152,7 @@ impl Log for Simulated {
 
     fn read(&self, ranges: &[PartitionRange], wanted: Wanted) -> Result<RawStream> {
         if let Some(recording) = &self.recording {
-            return recording.read(ranges, wanted);
+            return Ok(standing_still(recording.read(ranges, wanted)?));
         }
         let (sender, receiver) = mpsc::channel(2);
         let (world, ranges) = (Arc::clone(&self.world), ranges.to_vec());
@@ -160,8 +160,9 @@ impl Log for Simulated {
             for range in ranges {
                 let mut from = range.from;
                 while from < range.to {
-                    let to = range.to.min(from + 1 + world.below(20) as i64);
-                    let part = match world.trouble().await {
+                    let place = format!("read {} {from}", range.partition);
+                    let to = range.to.min(from + 1 + world.dice(&place).below(20) as i64);
+                    let part = match world.trouble(&place).await {
                         true => Err(away()),
                         false => Ok(batch(range.partition, from..to)),
                     };
@@ -175,6 +176,21 @@ impl Log for Simulated {
         });
         Ok(receiver)
     }
+}
+
+/// A stream that comes from a thread: the simulated time stands still until the thread is done.
+fn standing_still(mut stream: RawStream) -> RawStream {
+    let (sender, receiver) = mpsc::channel(2);
+    tokio::spawn(async move {
+        let all =
+            tokio::task::spawn_blocking(move || std::iter::from_fn(|| stream.blocking_recv()).collect::<Vec<_>>());
+        for batch in all.await.expect("no panic") {
+            if sender.send(batch).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 /// Opens the one topic, from memory or from the recording.

@@ -27,7 +27,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Broker {
     address: String,
+    /// The other listeners: name and address.
+    listeners: Vec<(String, String)>,
     dir: PathBuf,
+    /// What `scripts/kafka start` was told besides.
+    options: Vec<String>,
     /// Whether the value owns the process; the shared broker is ended by `--until-pid`.
     owned: bool,
 }
@@ -71,19 +75,33 @@ impl Broker {
         Broker::start(true, &["--sasl-plain", &format!("{user}:{password}")])
     }
 
+    /// A broker that is started with these options; it ends with the test process.
+    pub fn lasting(options: &[&str]) -> Broker {
+        Broker::start(false, options)
+    }
+
     fn start(owned: bool, options: &[&str]) -> Broker {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
         remove_left_over(root);
         let name = format!("kafka-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = root.join(name);
-        let address = start_script(&dir, "0", options);
-        Broker { address, dir, owned }
+        let told = start_script(&dir, "0", options);
+        let mut addresses = told.lines();
+        let address = addresses.next().unwrap().to_string();
+        let named = |line: &str| line.split_once(' ').map(|(name, at)| (name.to_string(), at.to_string())).unwrap();
+        let options = options.iter().map(ToString::to_string).collect();
+        Broker { address, listeners: addresses.map(named).collect(), dir, options, owned }
     }
 
     /// `HOST:PORT`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// `HOST:PORT` of the listener of that name.
+    pub fn listener(&self, name: &str) -> &str {
+        &self.listeners.iter().find(|(known, _)| known == name).unwrap().1
     }
 
     /// Stops it; its data stays.
@@ -94,7 +112,8 @@ impl Broker {
     /// Starts it again at the same address.
     pub fn start_again(&self) {
         let port = self.address.rsplit(':').next().unwrap();
-        assert_eq!(start_script(&self.dir, port, &[]), self.address);
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        assert_eq!(start_script(&self.dir, port, &options), self.address);
     }
 
     /// A new topic; its name begins with `name` and is used once.

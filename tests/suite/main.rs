@@ -24,6 +24,7 @@ mod registry_server;
 mod s3;
 mod schema_registry;
 mod secrets;
+mod secure_broker;
 mod simulation;
 mod tidy;
 mod topics;

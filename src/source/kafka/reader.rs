@@ -260,8 +260,8 @@ impl Reader {
         }
         let reason = quiet.trouble.clone().or_else(|| self.watch.failure());
         match &reason {
-            Some(reason) if waited >= AWAY => self.client.presence().gone(&self.client.config().redact(reason)),
-            None if waited >= STUCK => self.client.presence().gone("records that it holds do not arrive"),
+            Some(reason) if waited >= AWAY => self.client.gone(reason),
+            None if waited >= STUCK => self.client.gone("records that it holds do not arrive"),
             _ => {}
         }
         if quiet.is_due() {

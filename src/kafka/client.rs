@@ -25,6 +25,8 @@ const LAST_LIMIT: Duration = Duration::from_secs(30);
 /// The pause after a failed attempt; each further one is twice as long, up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// A failure is told when it lasts for so long: leaders move within less.
+const AWAY: Duration = Duration::from_secs(1);
 /// A topic made a moment ago may not have reached the broker that is asked: it is asked again for so long.
 const NEW_PATIENCE: Duration = Duration::from_millis(500);
 /// A broker that has just started denies the topics that it holds: one that was there is asked for so long.
@@ -452,7 +454,9 @@ impl Shared {
             )));
         }
         let reason = watch.failure().unwrap_or(reason);
-        self.presence.gone(&refusal::in_words(&self.config, &reason));
+        if waited >= AWAY {
+            self.presence.gone(&refusal::in_words(&self.config, &reason));
+        }
         match self.broker_timeout {
             Some(limit) if waited >= limit => Err(refusal::gave_up(&self.config, &reason, limit)),
             _ => Ok(()),

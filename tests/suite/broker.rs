@@ -80,6 +80,16 @@ impl Broker {
         Broker::start(false, options)
     }
 
+    /// One more broker of the cluster whose first node this is, with that number; it ends with the test process.
+    pub fn join(&self, node: i32) -> Broker {
+        Broker::start(false, &["--join", &self.dir.to_string_lossy(), "--node", &node.to_string()])
+    }
+
+    /// Gives each partition of the cluster back to the first of its replicas, where that is in sync.
+    pub fn elect(&self) {
+        script(&["elect", "--dir", &self.dir.to_string_lossy()]);
+    }
+
     fn start(owned: bool, options: &[&str]) -> Broker {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -139,6 +149,24 @@ impl Broker {
         }
     }
 
+    /// Makes a topic whose partitions have these replicas, the preferred leader first.
+    pub async fn create_replicated(&self, name: &str, replicas: &[&[i32]], settings: &[(&str, &str)]) {
+        let topic = NewTopic::new(name, replicas.len() as i32, TopicReplication::Variable(replicas));
+        let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+        let made = self.admin().create_topics([&topic], &options()).await.unwrap();
+        assert!(made[0].is_ok(), "{made:?}");
+        self.await_partitions(name, replicas.len()).await;
+    }
+
+    /// For each partition of a topic its leader, -1 for none, and the replicas that are in sync.
+    pub fn leaders(&self, topic: &str) -> Vec<(i32, Vec<i32>)> {
+        let metadata = self.admin().inner().fetch_metadata(Some(topic), PATIENCE).unwrap();
+        let mut partitions: Vec<_> = metadata.topics()[0].partitions().iter().collect();
+        partitions.sort_by_key(|partition| partition.id());
+        let sorted = |isr: &[i32]| isr.iter().copied().collect::<std::collections::BTreeSet<_>>();
+        partitions.iter().map(|p| (p.leader(), sorted(p.isr()).into_iter().collect())).collect()
+    }
+
     /// Deletes the topic.
     pub async fn delete_topic(&self, name: &str) {
         let gone = self.admin().delete_topics(&[name], &options()).await.unwrap();
@@ -184,7 +212,8 @@ impl Broker {
         config
     }
 
-    fn producer(&self, transactional_id: Option<&str>) -> BaseProducer {
+    /// A producer that never doubles a record.
+    pub fn producer(&self, transactional_id: Option<&str>) -> BaseProducer {
         let mut config = self.client();
         config.set("enable.idempotence", "true").set("linger.ms", "5").set("queue.buffering.max.messages", "1000000");
         config.set("message.max.bytes", LARGEST);
@@ -224,7 +253,8 @@ fn options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE))
 }
 
-fn send(producer: &BaseProducer, topic: &str, records: &[NewRecord]) {
+/// Appends records and waits until the broker has them.
+pub fn send(producer: &BaseProducer, topic: &str, records: &[NewRecord]) {
     for record in records {
         let mut headers = OwnedHeaders::new();
         for (key, value) in &record.headers {

@@ -7,6 +7,7 @@ mod allocations;
 mod binary;
 mod broker;
 mod chance;
+mod cluster;
 mod command_line;
 mod corpus;
 mod crash_matrix;

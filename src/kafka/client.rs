@@ -314,8 +314,8 @@ impl KafkaClient {
     /// went away, one that it is back.
     ///
     /// # Errors
-    /// `Unavailable` when `broker_timeout` has passed, when the brokers do not let us in (never waited for), or for any
-    /// error that does not go away by itself.
+    /// `Invalid` when the brokers do not let us in, which is never waited for; `Unavailable` when they did so before, when
+    /// `broker_timeout` has passed, or for any error that does not go away by itself.
     pub async fn request<T, F>(&self, ask: F) -> Result<T>
     where
         T: Send + 'static,

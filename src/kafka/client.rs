@@ -131,6 +131,8 @@ pub fn is_temporary(code: Code) -> bool {
             | Code::Retry
             | Code::State
             | Code::BrokerDestroy
+            // A broker that is no longer among the cluster's, as one that was killed; the next attempt asks another.
+            | Code::DestroyBroker
             | Code::UnknownBroker
             | Code::LeaderNotAvailable
             | Code::NotLeaderForPartition
@@ -314,8 +316,8 @@ impl KafkaClient {
     /// went away, one that it is back.
     ///
     /// # Errors
-    /// `Invalid` when the brokers do not let us in, which is never waited for; `Unavailable` when they did so before, when
-    /// `broker_timeout` has passed, or for any error that does not go away by itself.
+    /// `Invalid` when the brokers do not let us in, which is never waited for; `Unavailable` when they did so before,
+    /// when `broker_timeout` has passed, or for any error that does not go away by itself.
     pub async fn request<T, F>(&self, ask: F) -> Result<T>
     where
         T: Send + 'static,

@@ -81,8 +81,9 @@ impl Broker {
     }
 
     /// One more broker of the cluster whose first node this is, with that number; it ends with the test process.
-    pub fn join(&self, node: i32) -> Broker {
-        Broker::start(false, &["--join", &self.dir.to_string_lossy(), "--node", &node.to_string()])
+    pub fn join(&self, node: i32, options: &[&str]) -> Broker {
+        let (dir, node) = (self.dir.to_string_lossy(), node.to_string());
+        Broker::start(false, &[&["--join", &dir, "--node", &node], options].concat())
     }
 
     /// Gives each partition of the cluster back to the first of its replicas, where that is in sync.
@@ -117,6 +118,13 @@ impl Broker {
     /// Stops it; its data stays.
     pub fn stop(&self) {
         script(&["stop", "--dir", &self.dir.to_string_lossy()]);
+    }
+
+    /// `kill -9`.
+    pub fn kill(&self) {
+        let pid = std::fs::read_to_string(self.dir.join("pid")).unwrap();
+        let status = Command::new("kill").args(["-s", "KILL", pid.trim()]).status().unwrap();
+        assert!(status.success(), "kill -s KILL {pid}");
     }
 
     /// Starts it again at the same address.
@@ -290,6 +298,13 @@ fn script(arguments: &[&str]) -> String {
     let output = Command::new(script).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_string()
+}
+
+/// A directory for what a lasting broker needs; it goes with the broker's.
+pub fn lasting_dir(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
 }
 
 /// Removes the data of test processes that are gone.

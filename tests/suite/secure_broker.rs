@@ -13,7 +13,7 @@ use certificates::Identity;
 
 use crate::ads::impressions;
 use crate::binary::{Background, Finished, finish, until, workspace};
-use crate::broker::Broker;
+use crate::broker::{Broker, lasting_dir};
 use crate::{delta, topics};
 
 const LISTENERS: [&str; 3] = ["PLAIN", "SCRAM", "MTLS"];
@@ -26,7 +26,7 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 /// A broker with a listener of each kind, and what its clients need.
 struct Secure {
     broker: Broker,
-    files: tempfile::TempDir,
+    files: PathBuf,
 }
 
 impl Secure {
@@ -36,8 +36,8 @@ impl Secure {
     }
 
     fn start() -> Secure {
-        let files = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let dir = files.path();
+        let files = lasting_dir("certificates");
+        let dir = files.as_path();
         let authority = Identity::authority("the CA");
         let ca = authority.write_certificate(dir, "ca.pem");
         Identity::authority("another CA").write_certificate(dir, "another-ca.pem");
@@ -136,7 +136,7 @@ fn tells_no_password(done: &Finished) {
 }
 
 fn options_for(listener: &str) -> BTreeMap<&'static str, String> {
-    let file = |name: &str| Secure::shared().files.path().join(name).display().to_string();
+    let file = |name: &str| Secure::shared().files.join(name).display().to_string();
     let mut options = BTreeMap::from([("ssl.ca.location", file("ca.pem"))]);
     if listener == "MTLS" {
         options.insert("security.protocol", "SSL".into());
@@ -165,7 +165,7 @@ fn through_each_door_a_topic_is_read_whole() {
     // Files are looked for beside the others that the pipeline names.
     let place = Place::new(&topic, "PLAIN", &[("ssl.ca.location", "certificates/ca.pem")]);
     std::fs::create_dir(place.dir.path().join("certificates")).unwrap();
-    let ca = Secure::shared().files.path().join("ca.pem");
+    let ca = Secure::shared().files.join("ca.pem");
     std::fs::copy(ca, place.dir.path().join("certificates/ca.pem")).unwrap();
     place.available_now(&[]).exits(0);
     assert_eq!(place.position(), Some(100));
@@ -186,7 +186,7 @@ fn a_wrong_password_or_user_is_named_at_once() {
 #[test]
 fn a_broker_that_another_ca_vouches_for_is_named_at_once() {
     let topic = topics::new_topic(&Secure::shared().broker, "ca", 1);
-    let another = Secure::shared().files.path().join("another-ca.pem").display().to_string();
+    let another = Secure::shared().files.join("another-ca.pem").display().to_string();
     for listener in LISTENERS {
         let place = Place::new(&topic, listener, &[("ssl.ca.location", &another)]);
         place.is_refused(PASSWORD, 2, &["certificate", "kafka.ssl.ca.location"]);

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::error::{Error, Result};
 
@@ -140,7 +141,7 @@ fn usage(error: &clap::Error) -> Result<()> {
         let text = error.to_string();
         return Err(Error::invalid(text.trim_start_matches("error: ").trim_end().to_owned()));
     }
-    error.print().map_err(|e| Error::unavailable(e.to_string()))
+    output::unless_gone(error.print()).map_err(|e| Error::unavailable(e.to_string()))
 }
 
 fn start_logging(verbose: u8) {
@@ -152,11 +153,12 @@ fn start_logging(verbose: u8) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("FLUMEN_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .finish();
+        // It would tell them to stderr, and end the process where nobody reads that any more.
+        .log_internal_errors(false);
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     // A second start in one process (tests) keeps the first.
     drop(tracing::subscriber::set_global_default(subscriber));
 }

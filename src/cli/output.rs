@@ -1,6 +1,6 @@
 //! What a run prints: a live line on a terminal, plain lines otherwise, or one JSON object a line.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -31,7 +31,7 @@ struct Totals {
 impl Printer {
     /// A printer for stdout; the live line goes to the terminal of stderr.
     pub(crate) fn new(format: Format) -> Self {
-        let live = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let live = io::stdout().is_terminal() && io::stderr().is_terminal();
         let form = match format {
             Format::Json => Form::Json,
             Format::Text if live => {
@@ -93,13 +93,21 @@ impl Observer for Printer {
 
 /// One line on stdout. A reader that has gone away is not an error of ours.
 pub(crate) fn print_line(line: &str) {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = io::stdout().lock();
     drop(writeln!(stdout, "{line}").and_then(|()| stdout.flush()));
 }
 
-/// One line on stderr, for people. Likewise.
+/// The same, unless what failed is that the reader has gone away: that is not an error of ours.
+pub(crate) fn unless_gone(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// One line on stderr, for people. A reader that has gone away is not an error of ours.
 pub(crate) fn print_told(line: &str) {
-    drop(writeln!(std::io::stderr().lock(), "{line}"));
+    drop(writeln!(io::stderr().lock(), "{line}"));
 }
 
 /// `value` as one line of JSON on stdout.

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::error::ArrowError;
 use arrow::json::LineDelimitedWriter;
 use clap::Args;
 
-use super::output::print_line;
+use super::output::{print_line, unless_gone};
 use super::{Format, Globals, Inputs, load, table};
 use crate::engine::{QuerySession, SessionParts, side_table};
 use crate::error::{Error, Result};
@@ -53,10 +54,11 @@ impl Sql {
             Format::Json => {
                 let mut writer = LineDelimitedWriter::new(std::io::stdout().lock());
                 let refs: Vec<_> = batches.iter().collect();
-                writer
-                    .write_batches(&refs)
-                    .and_then(|()| writer.finish())
-                    .map_err(|e| Error::unavailable(format!("the rows do not print as JSON: {e}")))?;
+                let written = match writer.write_batches(&refs).and_then(|()| writer.finish()) {
+                    Err(ArrowError::IoError(_, error)) => unless_gone(Err(error)).map_err(ArrowError::from),
+                    written => written,
+                };
+                written.map_err(|e| Error::unavailable(format!("the rows do not print as JSON: {e}")))?;
             }
         }
         Ok(())

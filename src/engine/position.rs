@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::error::{Alarm, Error, Result};
 use crate::offsets::{PartitionBounds, Start};
@@ -42,20 +42,39 @@ pub(crate) async fn first(topic: &str, start: &Start, log: &dyn Log) -> Result<B
 }
 
 /// Offsets of a partition that were due and are gone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lost {
     /// The partition.
     pub(crate) partition: i32,
-    /// The position: the first offset that was due.
+    /// The first offset that is gone: the position.
     pub(crate) from: i64,
     /// The offset after the last one that is gone; none when the partition, or the topic, is another one now.
     pub(crate) to: Option<i64>,
+    /// The log ends before the position: the table has what is gone. `from` is the log's end, `to` was the position.
+    pub(crate) cut_off: bool,
+}
+
+impl Lost {
+    /// As the commit has it.
+    pub(crate) fn committed(&self, topic: &str) -> Value {
+        let mut lost = json!({"topic": topic, "partition": self.partition, "from": self.from, "to": self.to});
+        if self.cut_off {
+            lost["cut_off"] = true.into();
+        }
+        lost
+    }
 }
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Lost { partition, from, to } = self;
+        let Lost { partition, from, to, cut_off } = self;
         match to {
+            // What was written at these numbers since is at places that were read.
+            Some(to) if *cut_off => write!(
+                f,
+                "partition {partition}: offsets [{from}, {to}) are gone, which the table has: its position {to} is \
+                 behind the log's end {from}, so the log was cut off, there or before"
+            ),
             Some(to) => write!(f, "partition {partition}: offsets [{from}, {to}) are gone"),
             None => write!(f, "partition {partition} is gone, its position was {from}"),
         }
@@ -73,13 +92,13 @@ pub(crate) fn reconcile(positions: &mut BTreeMap<i32, i64>, bounds: &[PartitionB
         // A log that ends before the position has lost what lies between.
         let (first, end) = (from.min(moved), from.max(moved));
         if first < end {
-            lost.push(Lost { partition: bound.partition, from: first, to: Some(end) });
+            lost.push(Lost { partition: bound.partition, from: first, to: Some(end), cut_off: moved < from });
         }
     }
     positions.retain(|&partition, &mut from| {
         let is_there = bounds.iter().any(|b| b.partition == partition);
         if !is_there {
-            lost.push(Lost { partition, from, to: None });
+            lost.push(Lost { partition, from, to: None, cut_off: false });
         }
         is_there
     });
@@ -90,7 +109,7 @@ pub(crate) fn reconcile(positions: &mut BTreeMap<i32, i64>, bounds: &[PartitionB
 /// The error of lost offsets.
 pub(crate) fn refuse(topic: &str, lost: &[Lost]) -> Error {
     Error::violated(format!(
-        "topic {topic}: offsets that were due are lost: {}. Nothing was committed. Bring the records back; or go on \
+        "topic {topic}: offsets are lost: {}. Nothing was committed. Bring the records back; or go on \
          behind the gap with 'on_data_loss' 'skip'; or start over: give the pipeline another name \
          (`SET flumen.pipeline`) or delete the table",
         in_words(lost)
@@ -125,7 +144,7 @@ mod tests {
         assert_eq!(positions, BTreeMap::from([(0, 8), (1, 10)]));
         let error = refuse("t", &lost).to_string();
         assert!(error.contains("partition 0: offsets [5, 8) are gone"), "{error}");
-        assert!(error.contains("partition 1: offsets [10, 20) are gone"), "{error}");
+        assert!(error.contains("partition 1: offsets [10, 20) are gone, which the table has"), "{error}");
         assert!(error.contains("partition 2 is gone, its position was 7"), "{error}");
         assert!(error.contains("'on_data_loss' 'skip'"), "{error}");
         assert_eq!(reconcile(&mut positions, &bounds(&[(0, 8, 9), (1, 0, 10)])), []);

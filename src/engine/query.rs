@@ -144,7 +144,8 @@ impl StreamingQuery {
                 if table.spec().on_data_loss == DataLoss::Fail {
                     return Err(self.refuse_another_topic(&identity));
                 }
-                lost = next.iter().map(|(&partition, &from)| Lost { partition, from, to: None }).collect();
+                lost =
+                    next.iter().map(|(&partition, &from)| Lost { partition, from, to: None, cut_off: false }).collect();
                 next = position::first(&topic, &Start::Earliest, log.as_ref()).await?;
                 self.tell_loss(&topic, "the topic was deleted and made again", &lost);
                 fresh = true;
@@ -348,7 +349,7 @@ impl StreamingQuery {
             shares.push(Share { topic: name.clone(), ranges, next, lost, latest, counts });
         }
         for (topic, lost) in losses {
-            self.tell_loss(&topic, "offsets that were due are lost", &lost);
+            self.tell_loss(&topic, "offsets are lost", &lost);
         }
         let nothing = shares.iter().all(|share| share.ranges.is_empty() && share.lost.is_empty());
         Ok((!nothing).then_some((shares, posts, lag)))
@@ -402,9 +403,15 @@ impl StreamingQuery {
     }
 
     /// Whether an error is about lost offsets that the topics' declarations pass over: the query has to be opened anew.
+    /// That is told.
     pub(crate) fn passes_over(&self, error: &Error) -> bool {
         let skips = |topic: &Topic| topic.tables[0].spec().on_data_loss == DataLoss::Skip;
-        error.alarm() == Some(Alarm::OffsetsLost) && self.topics.iter().all(skips)
+        let passes = error.alarm() == Some(Alarm::OffsetsLost) && self.topics.iter().all(skips);
+        if passes {
+            self.deps.observer.note(&format!("query {}: it goes on: {error}", self.sink_spec.name));
+            self.alerts.raise(Alarm::OffsetsLost, &self.sink_spec.name, 1, &error.to_string());
+        }
+        passes
     }
 
     /// What holds rows to the contract.
@@ -552,11 +559,7 @@ impl StreamingQuery {
             txns.extend(share.next.iter().map(|(&p, &next)| (owner.position(&id.topic, p), next)));
             let is_gone = |lost: &&Lost| lost.to.is_none() && !share.next.contains_key(&lost.partition);
             txns.extend(share.lost.iter().filter(is_gone).map(|l| (owner.position(&id.topic, l.partition), GONE)));
-            lost.extend(
-                share.lost.iter().map(
-                    |lost| json!({"topic": id.topic, "partition": lost.partition, "from": lost.from, "to": lost.to}),
-                ),
-            );
+            lost.extend(share.lost.iter().map(|lost| lost.committed(&id.topic)));
             txns.push((owner.topic(&id.topic), topic_hash(&id.cluster_id, &id.topic_id)));
             txns.extend(topic.schema.map(|hash| (owner.schema(&id.topic), hash)));
             sources.extend(share.ranges.iter().map(|range| {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::refusal::{self, is_refusal};
 use super::{KafkaConfig, Presence};
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ const LAST_LIMIT: Duration = Duration::from_secs(30);
 /// The pause after a failed attempt; each further one is twice as long, up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// A failure is told when it lasts for so long: leaders move within less.
+const AWAY: Duration = Duration::from_secs(1);
 /// A topic made a moment ago may not have reached the broker that is asked: it is asked again for so long.
 const NEW_PATIENCE: Duration = Duration::from_millis(500);
 /// A broker that has just started denies the topics that it holds: one that was there is asked for so long.
@@ -42,6 +45,8 @@ struct Shared {
     uncommitted: OnceLock<BaseConsumer<Watch>>,
     presence: Presence,
     broker_timeout: Option<Duration>,
+    /// Whether the brokers have answered before.
+    let_in: AtomicBool,
     /// Asked for once: a client never changes its cluster.
     cluster_id: OnceLock<String>,
     /// The topics that were there when they were asked for last.
@@ -66,6 +71,11 @@ struct Heard {
 impl ClientContext for Watch {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, line: &str) {
         self.lines.fetch_add(1, Ordering::Relaxed);
+        // A broker that hangs up is told in a line only: it may have been idle.
+        if facility == "FAIL" {
+            let reason = line.split_once("]: ").map_or(line, |(_thread, reason)| reason);
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).failure = Some(reason.to_string());
+        }
         tracing::debug!(target: "librdkafka", "{facility}: {line}");
     }
 
@@ -105,21 +115,6 @@ impl Watch {
     }
 }
 
-/// Whether an error says that the brokers do not let us in (password, certificate), so that waiting does not help.
-pub fn is_refusal(code: Code, reason: &str) -> bool {
-    match code {
-        Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => true,
-        // A handshake also breaks when a broker stops; only what is about certificates and versions stays as it is.
-        Code::SSL => {
-            let reason = reason.to_ascii_lowercase();
-            ["certificate", "verify", "unknown ca", "wrong version number", "no shared cipher", "unsupported protocol"]
-                .iter()
-                .any(|sign| reason.contains(sign))
-        }
-        _ => false,
-    }
-}
-
 /// Whether an error goes away by itself: connections, elections, brokers that start.
 pub fn is_temporary(code: Code) -> bool {
     matches!(
@@ -136,6 +131,8 @@ pub fn is_temporary(code: Code) -> bool {
             | Code::Retry
             | Code::State
             | Code::BrokerDestroy
+            // A broker that is no longer among the cluster's, as one that was killed; the next attempt asks another.
+            | Code::DestroyBroker
             | Code::UnknownBroker
             | Code::LeaderNotAvailable
             | Code::NotLeaderForPartition
@@ -177,6 +174,7 @@ impl KafkaClient {
                 uncommitted: OnceLock::new(),
                 presence,
                 broker_timeout,
+                let_in: AtomicBool::new(false),
                 cluster_id: OnceLock::new(),
                 known: Mutex::default(),
             }),
@@ -195,12 +193,17 @@ impl KafkaClient {
 
     /// The error of brokers that do not let us in.
     pub fn locked_out(&self, reason: &str) -> Error {
-        locked_out(&self.shared.config, reason)
+        self.shared.locked_out(reason)
     }
 
     /// The error of brokers that stayed away longer than `limit`.
     pub fn gave_up(&self, reason: &str, limit: Duration) -> Error {
-        gave_up(&self.shared.config, reason, limit)
+        refusal::gave_up(&self.shared.config, reason, limit)
+    }
+
+    /// The brokers are away because of `reason`: tells it once.
+    pub fn gone(&self, reason: &str) {
+        self.shared.presence.gone(&refusal::in_words(&self.shared.config, reason));
     }
 
     /// How long a request waits for brokers that are away; `None` for ever.
@@ -313,8 +316,8 @@ impl KafkaClient {
     /// went away, one that it is back.
     ///
     /// # Errors
-    /// `Unavailable` when `broker_timeout` has passed, when the brokers do not let us in (never waited for), or for any
-    /// error that does not go away by itself.
+    /// `Invalid` when the brokers do not let us in, which is never waited for; `Unavailable` when they did so before,
+    /// when `broker_timeout` has passed, or for any error that does not go away by itself.
     pub async fn request<T, F>(&self, ask: F) -> Result<T>
     where
         T: Send + 'static,
@@ -336,6 +339,7 @@ impl KafkaClient {
                 Ok(answer) => {
                     self.shared.consumer.context().forget();
                     self.shared.presence.back();
+                    self.shared.let_in.store(true, Ordering::Relaxed);
                     return Ok(answer);
                 }
                 Err(error) => error,
@@ -430,6 +434,10 @@ impl Shared {
         }
     }
 
+    fn locked_out(&self, reason: &str) -> Error {
+        refusal::locked_out(&self.config, reason, self.let_in.load(Ordering::Relaxed))
+    }
+
     /// Whether a failed request is worth another attempt.
     fn wait_or_fail(&self, error: &KafkaError, waited: Duration) -> Result<()> {
         let watch = self.consumer.context();
@@ -437,7 +445,7 @@ impl Shared {
         let code = error.rdkafka_error_code();
         let own = code.filter(|code| is_refusal(*code, "")).map(|code| code.to_string());
         if let Some(reason) = watch.refusal().or(own) {
-            return Err(locked_out(&self.config, &reason));
+            return Err(self.locked_out(&reason));
         }
         let reason = code.map_or_else(|| error.to_string(), |code| code.to_string());
         if !temporary(error) {
@@ -447,29 +455,15 @@ impl Shared {
                 remedy(code)
             )));
         }
-        let reason = self.config.redact(&watch.failure().unwrap_or(reason));
-        self.presence.gone(&reason);
+        let reason = watch.failure().unwrap_or(reason);
+        if waited >= AWAY {
+            self.presence.gone(&refusal::in_words(&self.config, &reason));
+        }
         match self.broker_timeout {
-            Some(limit) if waited >= limit => Err(gave_up(&self.config, &reason, limit)),
+            Some(limit) if waited >= limit => Err(refusal::gave_up(&self.config, &reason, limit)),
             _ => Ok(()),
         }
     }
-}
-
-fn locked_out(config: &KafkaConfig, reason: &str) -> Error {
-    Error::unavailable(format!(
-        "Kafka at {} does not let us in: {}. Mend the `kafka.*` options (user, password, CA) and run it again",
-        config.brokers(),
-        config.redact(reason)
-    ))
-}
-
-fn gave_up(config: &KafkaConfig, reason: &str, limit: Duration) -> Error {
-    Error::unavailable(format!(
-        "Kafka at {} stayed away for {limit:?} ({}): start the broker and run it again, or raise flumen.broker_timeout",
-        config.brokers(),
-        config.redact(reason)
-    ))
 }
 
 /// What to do about an error that stays.
@@ -606,13 +600,5 @@ mod tests {
         assert!(!message.contains("orders"));
         let message = unknown_topic("zzz", "b:1", &there).to_string();
         assert_eq!(message, "topic `zzz` does not exist at b:1: create it, or mend the table's LOCATION");
-    }
-
-    #[test]
-    fn refusals_are_told_from_failures() {
-        assert!(is_refusal(Code::Authentication, "SASL authentication error"));
-        assert!(is_refusal(Code::SSL, "SSL handshake failed: ... certificate verify failed"));
-        assert!(!is_refusal(Code::SSL, "SSL handshake failed: Disconnected"));
-        assert!(!is_refusal(Code::BrokerTransportFailure, "Connection refused"));
     }
 }

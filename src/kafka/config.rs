@@ -212,6 +212,13 @@ impl KafkaConfig {
         self.properties.get("group.id").map(String::as_str)
     }
 
+    /// Whether a client certificate was given.
+    pub fn has_certificate(&self) -> bool {
+        ["ssl.certificate.location", "ssl.certificate.pem", "ssl.keystore.location"]
+            .iter()
+            .any(|name| self.is_set(name))
+    }
+
     /// The configuration of a client that only asks.
     pub fn client(&self) -> ClientConfig {
         let mut config = self.with_defaults(ALWAYS);

@@ -4,7 +4,9 @@
 mod client;
 mod config;
 mod presence;
+mod refusal;
 
-pub use client::{KNOWN_PATIENCE, KafkaClient, Watch, is_refusal, is_temporary};
+pub use client::{KNOWN_PATIENCE, KafkaClient, Watch, is_temporary};
 pub use config::{KafkaConfig, check_property};
 pub use presence::Presence;
+pub use refusal::is_refusal;

@@ -154,6 +154,10 @@ impl Loader<'_> {
         let mut properties = BTreeMap::new();
         for (key, value, place, _) in table.options.with_prefix("kafka.") {
             match self.facts.check_kafka_property(&key, &value) {
+                // A file, but for the word that has librdkafka look for one.
+                Ok(()) if key.ends_with(".location") && !value.is_empty() && value != "probe" => {
+                    properties.insert(key, self.environment.resolve(&value).to_string_lossy().into_owned());
+                }
                 Ok(()) => {
                     properties.insert(key, value);
                 }

@@ -27,7 +27,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Broker {
     address: String,
+    /// The other listeners: name and address.
+    listeners: Vec<(String, String)>,
     dir: PathBuf,
+    /// What `scripts/kafka start` was told besides.
+    options: Vec<String>,
     /// Whether the value owns the process; the shared broker is ended by `--until-pid`.
     owned: bool,
 }
@@ -71,14 +75,34 @@ impl Broker {
         Broker::start(true, &["--sasl-plain", &format!("{user}:{password}")])
     }
 
+    /// A broker that is started with these options; it ends with the test process.
+    pub fn lasting(options: &[&str]) -> Broker {
+        Broker::start(false, options)
+    }
+
+    /// One more broker of the cluster whose first node this is, with that number; it ends with the test process.
+    pub fn join(&self, node: i32, options: &[&str]) -> Broker {
+        let (dir, node) = (self.dir.to_string_lossy(), node.to_string());
+        Broker::start(false, &[&["--join", &dir, "--node", &node], options].concat())
+    }
+
+    /// Gives each partition of the cluster back to the first of its replicas, where that is in sync.
+    pub fn elect(&self) {
+        script(&["elect", "--dir", &self.dir.to_string_lossy()]);
+    }
+
     fn start(owned: bool, options: &[&str]) -> Broker {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
         remove_left_over(root);
         let name = format!("kafka-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = root.join(name);
-        let address = start_script(&dir, "0", options);
-        Broker { address, dir, owned }
+        let told = start_script(&dir, "0", options);
+        let mut addresses = told.lines();
+        let address = addresses.next().unwrap().to_string();
+        let named = |line: &str| line.split_once(' ').map(|(name, at)| (name.to_string(), at.to_string())).unwrap();
+        let options = options.iter().map(ToString::to_string).collect();
+        Broker { address, listeners: addresses.map(named).collect(), dir, options, owned }
     }
 
     /// `HOST:PORT`.
@@ -86,15 +110,28 @@ impl Broker {
         &self.address
     }
 
+    /// `HOST:PORT` of the listener of that name.
+    pub fn listener(&self, name: &str) -> &str {
+        &self.listeners.iter().find(|(known, _)| known == name).unwrap().1
+    }
+
     /// Stops it; its data stays.
     pub fn stop(&self) {
         script(&["stop", "--dir", &self.dir.to_string_lossy()]);
     }
 
+    /// `kill -9`.
+    pub fn kill(&self) {
+        let pid = std::fs::read_to_string(self.dir.join("pid")).unwrap();
+        let status = Command::new("kill").args(["-s", "KILL", pid.trim()]).status().unwrap();
+        assert!(status.success(), "kill -s KILL {pid}");
+    }
+
     /// Starts it again at the same address.
     pub fn start_again(&self) {
         let port = self.address.rsplit(':').next().unwrap();
-        assert_eq!(start_script(&self.dir, port, &[]), self.address);
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        assert_eq!(start_script(&self.dir, port, &options), self.address);
     }
 
     /// A new topic; its name begins with `name` and is used once.
@@ -118,6 +155,24 @@ impl Broker {
                 Err(error) => panic!("{error:?}"),
             }
         }
+    }
+
+    /// Makes a topic whose partitions have these replicas, the preferred leader first.
+    pub async fn create_replicated(&self, name: &str, replicas: &[&[i32]], settings: &[(&str, &str)]) {
+        let topic = NewTopic::new(name, replicas.len() as i32, TopicReplication::Variable(replicas));
+        let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+        let made = self.admin().create_topics([&topic], &options()).await.unwrap();
+        assert!(made[0].is_ok(), "{made:?}");
+        self.await_partitions(name, replicas.len()).await;
+    }
+
+    /// For each partition of a topic its leader, -1 for none, and the replicas that are in sync.
+    pub fn leaders(&self, topic: &str) -> Vec<(i32, Vec<i32>)> {
+        let metadata = self.admin().inner().fetch_metadata(Some(topic), PATIENCE).unwrap();
+        let mut partitions: Vec<_> = metadata.topics()[0].partitions().iter().collect();
+        partitions.sort_by_key(|partition| partition.id());
+        let sorted = |isr: &[i32]| isr.iter().copied().collect::<std::collections::BTreeSet<_>>();
+        partitions.iter().map(|p| (p.leader(), sorted(p.isr()).into_iter().collect())).collect()
     }
 
     /// Deletes the topic.
@@ -165,7 +220,8 @@ impl Broker {
         config
     }
 
-    fn producer(&self, transactional_id: Option<&str>) -> BaseProducer {
+    /// A producer that never doubles a record.
+    pub fn producer(&self, transactional_id: Option<&str>) -> BaseProducer {
         let mut config = self.client();
         config.set("enable.idempotence", "true").set("linger.ms", "5").set("queue.buffering.max.messages", "1000000");
         config.set("message.max.bytes", LARGEST);
@@ -205,7 +261,8 @@ fn options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE))
 }
 
-fn send(producer: &BaseProducer, topic: &str, records: &[NewRecord]) {
+/// Appends records and waits until the broker has them.
+pub fn send(producer: &BaseProducer, topic: &str, records: &[NewRecord]) {
     for record in records {
         let mut headers = OwnedHeaders::new();
         for (key, value) in &record.headers {
@@ -241,6 +298,13 @@ fn script(arguments: &[&str]) -> String {
     let output = Command::new(script).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_string()
+}
+
+/// A directory for what a lasting broker needs; it goes with the broker's.
+pub fn lasting_dir(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
 }
 
 /// Removes the data of test processes that are gone.

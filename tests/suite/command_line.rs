@@ -1,6 +1,8 @@
 //! Help texts, `explain`, `check` and the demo, as a user sees them.
 
-use crate::binary::{finish, flumen, repository, workspace};
+use std::process::Stdio;
+
+use crate::binary::{Finished, finish, flumen, repository, workspace};
 use crate::delta;
 
 #[test]
@@ -120,4 +122,33 @@ fn publishing_to_nobody_fails() {
     let dir = tempfile::tempdir().unwrap();
     let failed = finish(&mut flumen(dir.path(), ["demo", "--publish-to", "127.0.0.1:9", "--records", "10"])).exits(1);
     assert!(failed.stderr.contains("127.0.0.1:9") && failed.stderr.contains("is the broker up"), "{}", failed.stderr);
+}
+
+#[test]
+fn a_reader_of_its_output_that_goes_away_is_no_error() {
+    let dir = workspace();
+    std::fs::write(dir.path().join("faulty.sql"), "SELECT a FROM b; INSERT INTO c SELECT 1;").unwrap();
+    let rows = "SELECT * FROM content_with_categories";
+    let file = "queries/score_impressions.sql";
+    let cases = [
+        (&["sql", file, rows][..], 0),
+        (&["-o", "json", "sql", file, rows], 0),
+        (&["explain", file], 0),
+        (&["check", file], 0),
+        (&["-o", "json", "check", "faulty.sql"], 2),
+        (&["--help"], 0),
+        (&["run", "--help"], 0),
+    ];
+    for (words, code) in cases {
+        let mut child = flumen(dir.path(), words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // As `| true` does.
+        drop(child.stdout.take());
+        let told = Finished::from(child.wait_with_output().unwrap()).exits(code).stderr;
+        assert!(!told.contains("Broken pipe") && !told.contains("panicked"), "{words:?}: {told}");
+    }
+    // Nor one of what it logs.
+    let words = ["-vvv", "run", "queries/content_with_categories.sql", "--available-now"];
+    let mut child = flumen(dir.path(), words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    Finished::from(child.wait_with_output().unwrap()).exits(0);
 }

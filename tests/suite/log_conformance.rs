@@ -608,7 +608,7 @@ async fn a_wrong_password_is_told_and_not_waited_for() {
     };
     let log = open("wrong-password");
     for error in [log.bounds().await.unwrap_err(), read(&log, &[range(0, 0, 1)], NOTHING).await.unwrap_err()] {
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.kind(), ErrorKind::Invalid);
         let message = error.to_string();
         assert!(message.contains("does not let us in") && message.contains("Authentication failed"), "{message}");
         assert!(!message.contains("wrong-password"), "{message}");

@@ -17,6 +17,11 @@ pub fn new_topic(broker: &Broker, name: &str, partitions: i32) -> String {
     finish(broker.new_topic(name, partitions))
 }
 
+/// Makes a topic whose partitions have these replicas, the preferred leader first.
+pub fn create_replicated(broker: &Broker, name: &str, replicas: &[&[i32]], settings: &[(&str, &str)]) {
+    finish(broker.create_replicated(name, replicas, settings));
+}
+
 /// Deletes the topic and makes one of the same name.
 pub fn make_again(broker: &Broker, topic: &str, partitions: i32) {
     finish(async {
@@ -32,11 +37,16 @@ pub fn delete_records(broker: &Broker, topic: &str, partition: i32, offset: i64)
 
 /// Appends values to a partition.
 pub fn produce(broker: &Broker, topic: &str, partition: i32, values: &[Vec<u8>]) {
+    broker.produce(topic, &records(partition, values));
+}
+
+/// Values as records of a partition.
+pub fn records(partition: i32, values: &[Vec<u8>]) -> Vec<NewRecord> {
     let record = |value: &Vec<u8>| NewRecord {
         partition,
         value: Some(value.clone()),
         timestamp: 1_795_132_800_000,
         ..NewRecord::default()
     };
-    broker.produce(topic, &values.iter().map(record).collect::<Vec<_>>());
+    values.iter().map(record).collect()
 }

@@ -31,6 +31,9 @@ const RECORD_BYTES: usize = 24;
 pub enum Fault {
     /// The broker does not keep the offsets.
     Lost(PartitionRange),
+    /// The log was cut off below what has arrived, and has perhaps grown again: partition, how far it has arrived, and
+    /// librdkafka's words. It is told once, by the client that read before and after.
+    CutOff(i32, i64, String),
     /// This partition, or the whole topic (a negative one), is not there any more.
     Missing(i32),
     /// A record that would be skipped, or a refusal: partition, offset, reason.
@@ -146,7 +149,8 @@ impl Lanes {
     /// Begins a read. True when the consumer has to be assigned anew, to [`Lanes::starts`]: the ranges do not follow
     /// on from what is here.
     pub fn begin(&mut self, ranges: &[PartitionRange], wanted: Wanted) -> bool {
-        (self.ready, self.to_pause, self.fault, self.trouble) = Default::default();
+        (self.ready, self.to_pause, self.trouble) = Default::default();
+        self.fault = self.fault.take().filter(|fault| matches!(fault, Fault::CutOff(..)));
         let follows = self.wanted == wanted
             && ranges.iter().all(|r| self.find(r.partition).is_some_and(|i| self.lanes[i].next == Some(r.from)));
         if !follows {
@@ -381,6 +385,10 @@ impl Receive for Lanes {
         }
         let lane = &mut self.lanes[i];
         let fault = match error.code {
+            // The code of what librdkafka would have done about it, and only in its words what it is.
+            Code::AutoOffsetReset | Code::LogTruncation if error.text.contains("truncation") => {
+                Fault::CutOff(lane.partition, lane.reached, error.text.to_string())
+            }
             Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation => {
                 let to = lane.to.unwrap_or(lane.reached);
                 Fault::Lost(PartitionRange { partition: lane.partition, from: lane.reached, to })
@@ -396,8 +404,13 @@ impl Receive for Lanes {
         };
         match lane.to {
             Some(_) => self.fault = Some(fault),
-            // Not asked for now: the read that asks for it meets the error itself.
-            None => lane.next = None,
+            // Not asked for now: the read that asks for it meets the error itself, but for one that is told once.
+            None => {
+                lane.next = None;
+                if matches!(fault, Fault::CutOff(..)) {
+                    self.fault = Some(fault);
+                }
+            }
         }
         self.flow()
     }
@@ -640,6 +653,12 @@ mod tests {
         feed(&mut lanes, 0, 5..9);
         assert_eq!(fail(&mut lanes, 0, Code::AutoOffsetReset), None);
         assert!(lanes.begin(&[range(0, 9, 10)], ALL));
+        // A log that was cut off is told once, to whoever reads next.
+        feed(&mut lanes, 0, 9..10);
+        let text = "Partition log truncation detected";
+        lanes.error(PartitionError { partition: 0, offset: -1, code: Code::AutoOffsetReset, text });
+        assert!(lanes.begin(&[range(0, 10, 11)], ALL));
+        assert_eq!(lanes.fault(), Some(Fault::CutOff(0, 10, text.into())));
     }
 
     #[test]

@@ -260,8 +260,8 @@ impl Reader {
         }
         let reason = quiet.trouble.clone().or_else(|| self.watch.failure());
         match &reason {
-            Some(reason) if waited >= AWAY => self.client.presence().gone(&self.client.config().redact(reason)),
-            None if waited >= STUCK => self.client.presence().gone("records that it holds do not arrive"),
+            Some(reason) if waited >= AWAY => self.client.gone(reason),
+            None if waited >= STUCK => self.client.gone("records that it holds do not arrive"),
             _ => {}
         }
         if quiet.is_due() {
@@ -303,6 +303,13 @@ impl Reader {
                     Error::violated(format!("topic {} has no partition {partition}. {WAYS_OUT}", self.topic))
                 }
                 _ => no_topic(&self.topic),
+            },
+            Fault::CutOff(partition, reached, reason) => match self.client.bounds_now(&self.topic, ASK) {
+                Ok(Some(bounds)) => {
+                    let high = bounds.iter().find(|b| b.partition == partition).map_or(0, |b| b.high);
+                    grown_again(&self.topic, partition, reached, high, &self.client.config().redact(&reason))
+                }
+                _ => grown_again(&self.topic, partition, reached, reached, &self.client.config().redact(&reason)),
             },
             Fault::Failed(partition, offset, reason) => Error::unavailable(format!(
                 "topic {} partition {partition} cannot be read at offset {offset}: {}. Look at the broker's log and \
@@ -396,6 +403,19 @@ fn cut_off(topic: &str, range: PartitionRange, high: i64) -> Error {
     .alarming(Alarm::OffsetsLost)
 }
 
+/// The error of a log that was cut off below `reached`, which was read, and ends at `high` now.
+fn grown_again(topic: &str, partition: i32, reached: i64, high: i64, reason: &str) -> Error {
+    if high < reached {
+        return cut_off(topic, PartitionRange { partition, from: high, to: reached }, high);
+    }
+    Error::violated(format!(
+        "topic {topic} partition {partition}: its log was cut off below {reached}, up to where it was read, and has \
+         grown again: the table has records that are gone, and not those that came in their place ({reason}). Two ways \
+         out: reset the sink's table and start over with what is kept, or start it again: it goes on at {reached}"
+    ))
+    .alarming(Alarm::OffsetsLost)
+}
+
 fn no_topic(topic: &str) -> Error {
     Error::unavailable(format!("topic `{topic}` does not exist any more: create it, or mend the table's LOCATION"))
 }
@@ -429,6 +449,15 @@ mod tests {
             assert!(error.message().starts_with(begin), "{error}");
             assert_eq!(error.message().contains("'on_data_loss' 'skip'"), kind == ErrorKind::Violated);
         }
+    }
+
+    #[test]
+    fn a_log_that_was_cut_off_is_told_by_what_is_left_of_it() {
+        let error = grown_again("t", 3, 90, 7, "reason");
+        assert!(error.message().starts_with("topic t partition 3: offsets [7, 90) are gone;"), "{error}");
+        let error = grown_again("t", 3, 90, 95, "reason");
+        assert!(error.message().contains("cut off below 90") && error.message().contains("(reason)"), "{error}");
+        assert_eq!((error.kind(), error.alarm()), (ErrorKind::Violated, Some(Alarm::OffsetsLost)));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Where tables and files lie: a path or URL becomes an object store or a Delta log store. This is the one place where
 //! store options and credentials come in, so that another store is configuration and never code.
 
+mod absence;
 mod s3;
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,14 +18,21 @@ use url::Url;
 
 use crate::error::{Error, Result};
 
+pub use absence::Absence;
+pub use trouble::{failed, is_full, is_passing, passes};
+
 /// Puts a store around another one.
 pub type Wrapper = Arc<dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync>;
+
+/// What could not be done when a store is asked whether it puts only where nothing is.
+const PROBED: &str = "it was not shown that the store puts only where nothing is";
 
 /// Opens stores by location. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Storage {
     options: BTreeMap<String, String>,
     wrapper: Option<Wrapper>,
+    absence: Option<Arc<Absence>>,
     /// The stores over a network, by scheme and host: they keep connections and credentials.
     remote: Arc<Mutex<BTreeMap<String, Arc<dyn ObjectStore>>>>,
     /// The hosts that have shown that they put only where nothing is.
@@ -57,6 +66,18 @@ impl Storage {
     pub fn with_wrapper(mut self, wrapper: Wrapper) -> Self {
         self.wrapper = Some(wrapper);
         self
+    }
+
+    /// The same for whoever waits for stores that fail.
+    #[must_use]
+    pub fn with_absence(mut self, absence: &Arc<Absence>) -> Self {
+        self.absence = Some(Arc::clone(absence));
+        self
+    }
+
+    /// How a store that fails is waited for; `None`: not at all.
+    pub fn absence(&self) -> Option<&Absence> {
+        self.absence.as_deref()
     }
 
     /// The URL of a location: a URL stays itself, a path becomes `file://`. It ends with `/` for a directory.
@@ -103,7 +124,7 @@ impl Storage {
     /// Makes the local directory of a table that is to be created; nothing on other stores, which have none.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) when the disk refuses.
+    /// `Unavailable` when the disk is full or broken, `Invalid` when we may not.
     pub fn create_directory(&self, location: &str) -> Result<()> {
         let url = self.url(location)?;
         if url.scheme() != "file" {
@@ -112,12 +133,7 @@ impl Storage {
         let path = url.to_file_path().map_err(|()| {
             Error::invalid(format!("location `{}` is not a local path; use an absolute one", shown(location)))
         })?;
-        std::fs::create_dir_all(&path).map_err(|e| {
-            Error::unavailable(format!(
-                "directory `{}` cannot be created ({e}); check its owner and the free space",
-                path.display()
-            ))
-        })
+        std::fs::create_dir_all(&path).map_err(|e| failed(location, "its directory could not be made", e))
     }
 
     fn config(&self) -> Result<StorageConfig> {
@@ -169,7 +185,7 @@ impl Storage {
         }
         let probe = path.join("_flumen").join(format!("probe-{id}"));
         let create = || store.put_opts(&probe, "probe".into(), PutMode::Create.into());
-        create().await.map_err(|e| refused(location, e))?;
+        create().await.map_err(|e| failed(location, PROBED, e))?;
         let again = create().await;
         let deleted = store.delete(&probe).await;
         match again {
@@ -181,32 +197,12 @@ impl Storage {
                     shown(location)
                 )));
             }
-            Err(other) => return Err(refused(location, other)),
+            Err(other) => return Err(failed(location, PROBED, other)),
         }
-        deleted.map_err(|e| refused(location, e))?;
+        deleted.map_err(|e| failed(location, PROBED, e))?;
         self.proven.lock().insert(host);
         Ok(())
     }
-}
-
-/// The error of a store that does not do what it was asked for: what it refuses is not asked again.
-pub fn refused(location: &str, error: object_store::Error) -> Error {
-    use object_store::Error as E;
-    let place = shown(location);
-    match error {
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => Error::invalid(format!(
-            "the store of `{place}` does not let us in: mend the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, a role) \
-             or their rights"
-        )),
-        E::NotImplemented { .. } | E::NotSupported { .. } => Error::invalid(format!(
-            "the store of `{place}` cannot put only where nothing is, which exactly-once needs: use another one"
-        )),
-        E::NotFound { .. } => {
-            Error::invalid(format!("the store of `{place}` does not exist: make the bucket, or mend the LOCATION"))
-        }
-        _ => Error::unavailable(format!("the store of `{place}` failed: run it again")),
-    }
-    .caused_by(error)
 }
 
 /// An absolute path without `.` and `..`, whether it exists or not.

@@ -2,6 +2,11 @@
 //! store options and credentials come in, so that another store is configuration and never code.
 
 mod absence;
+#[cfg(feature = "azure")]
+mod azure;
+mod cloud;
+#[cfg(feature = "gcs")]
+mod gcs;
 mod s3;
 mod trouble;
 
@@ -47,10 +52,17 @@ impl fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Stores without options of their own: local disk, memory, and S3 as the environment has it.
+    /// Stores without options of their own: local disk, memory, and the clouds of this build, as the environment has
+    /// them.
     pub fn new() -> Self {
         static REGISTERED: std::sync::Once = std::sync::Once::new();
-        REGISTERED.call_once(s3::register);
+        REGISTERED.call_once(|| {
+            s3::register();
+            #[cfg(feature = "gcs")]
+            gcs::register();
+            #[cfg(feature = "azure")]
+            azure::register();
+        });
         Self::default()
     }
 
@@ -148,9 +160,7 @@ impl Storage {
         let factory = Url::parse(&format!("{scheme}://"))
             .ok()
             .and_then(|key| object_store_factories().get(&key).map(|entry| entry.value().clone()))
-            .ok_or_else(|| {
-                Error::invalid(format!("this build has no store for `{scheme}://`; use a local path or file://"))
-            })?;
+            .ok_or_else(|| cloud::missing(scheme))?;
         let is_remote = !matches!(scheme, "file" | "memory");
         let host = format!("{scheme}://{}", url.authority());
         if is_remote && let Some(store) = self.remote.lock().get(&host) {
@@ -160,7 +170,12 @@ impl Storage {
             return Ok((Arc::clone(store), path));
         }
         let (store, path) = factory.parse_url_opts(url, &self.config()?).map_err(|e| {
-            Error::invalid(format!("the store of `{}` cannot be set up", shown(url.as_str()))).caused_by(e)
+            let credentials = cloud::credentials(url.as_str());
+            Error::invalid(format!(
+                "the store of `{}` cannot be set up: mend the LOCATION or the credentials ({credentials})",
+                shown(url.as_str())
+            ))
+            .caused_by(e)
         })?;
         let store = match &self.wrapper {
             Some(wrap) => wrap(store),
@@ -222,14 +237,15 @@ fn lexical(path: &FilePath) -> Result<PathBuf> {
     Ok(plain)
 }
 
-/// A location without what may be secret in a URL: user, password, query.
+/// A location without what may be secret in a URL: user, password, query. The container of an Azure location stays.
 pub fn shown(location: &str) -> String {
     let Ok(mut url) = Url::parse(location) else { return location.to_string() };
     if url.cannot_be_a_base() {
         return location.to_string();
     }
-    let is_secret = !url.username().is_empty() || url.password().is_some();
-    if is_secret && url.set_username("").and(url.set_password(None)).is_err() {
+    let is_secret = !url.username().is_empty() && !cloud::has_container_as_user(url.scheme());
+    let cleared = if is_secret { url.set_username("") } else { Ok(()) };
+    if url.password().is_some() && url.set_password(None).is_err() || cleared.is_err() {
         return format!("{}://…", url.scheme());
     }
     url.set_query(None);
@@ -252,15 +268,19 @@ mod tests {
 
     #[test]
     fn an_unknown_scheme_is_named() {
-        let error = Storage::new().log_store("hdfs://h/t").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.message().contains("`hdfs://`"), "{error}");
+        for location in ["hdfs://h/t", if cfg!(feature = "gcs") { "swift://h/t" } else { "gs://h/t" }] {
+            let error = Storage::new().log_store(location).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains(&format!("`{}`", &location[..location.len() - 3])), "{error}");
+        }
     }
 
     #[test]
     fn secrets_are_not_shown() {
         assert_eq!(shown("s3://user:secret@bucket/t?token=secret"), "s3://bucket/t");
         assert_eq!(shown("/tables/t"), "/tables/t");
+        let azure = "abfss://books:secret@account.dfs.core.windows.net/t?sig=secret";
+        assert_eq!(shown(azure), "abfss://books@account.dfs.core.windows.net/t");
         let options = BTreeMap::from([("aws_secret_access_key".to_string(), "secret".to_string())]);
         let text = format!("{:?}", Storage::new().with_options(options));
         assert!(text.contains("aws_secret_access_key") && !text.contains("\"secret\""), "{text}");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use object_store::Error as StoreError;
 use url::Url;
 
-use super::shown;
+use super::{cloud, shown};
 use crate::error::{Error, ErrorKind};
 
 /// A read or a write that the disk itself failed, which `std` has no name for: the same number on every Unix.
@@ -144,7 +144,10 @@ pub fn failed(location: &str, what: &str, cause: impl Into<Box<dyn StdError + Se
         }
         Trouble::Forbidden => (
             ErrorKind::Invalid,
-            format!("{place} does not let us in: mend the credentials ({}) or their rights", credentials(location)),
+            format!(
+                "{place} does not let us in: mend the credentials ({}) or their rights",
+                cloud::credentials(location)
+            ),
         ),
         Trouble::Unable => (
             ErrorKind::Invalid,
@@ -166,15 +169,6 @@ fn directory(location: &str) -> Option<PathBuf> {
         return Some(PathBuf::from(location));
     }
     Url::parse(location).ok().filter(|url| url.scheme() == "file")?.to_file_path().ok()
-}
-
-/// Where the credentials of a location's store are looked for.
-fn credentials(location: &str) -> &'static str {
-    match location.split_once("://").map_or("", |(scheme, _)| scheme) {
-        "gs" => "GOOGLE_SERVICE_ACCOUNT, GOOGLE_APPLICATION_CREDENTIALS, a role",
-        "az" | "adl" | "abfs" | "abfss" => "AZURE_STORAGE_ACCOUNT_NAME and its kin, a managed identity",
-        _ => "AWS_ACCESS_KEY_ID, AWS_PROFILE, a role",
-    }
 }
 
 #[cfg(test)]
@@ -220,7 +214,7 @@ mod tests {
         let forbidden = StoreError::PermissionDenied { path: "t".into(), source: "403".into() };
         let told = failed("gs://books/t", "it was not written", forbidden);
         assert_eq!(told.kind(), ErrorKind::Invalid);
-        assert!(told.message().contains("GOOGLE_SERVICE_ACCOUNT"), "{told}");
+        assert!(told.message().contains("GOOGLE_APPLICATION_CREDENTIALS"), "{told}");
         let told = failed("/data/t", "it was not written", local(io::ErrorKind::PermissionDenied));
         assert_eq!(told.kind(), ErrorKind::Invalid);
         assert!(told.message().contains("mend its owner or its rights"), "{told}");

@@ -2,8 +2,9 @@
 //! release has: without it a point is nothing.
 //!
 //! `FLUMEN_FAULT=NAME:HIT:ACTION` fails at the HIT-th time that the point NAME is passed, once: `abort` ends the
-//! process at once, `kill` has it killed by the signal 9, `error` makes the step fail as a store that is away does,
-//! `delay` holds it up. `FLUMEN_FAULT_MARK` names a file that is written then, so that a test knows of it.
+//! process at once, `kill` has it killed by the signal 9, `error` makes the step fail, `away` makes it fail as a store
+//! does that is away for a moment, `delay` holds it up. `FLUMEN_FAULT_MARK` names a file that is written then, so that
+//! a test knows of it.
 
 /// Passes a point.
 ///
@@ -69,6 +70,8 @@ mod armed {
                 tokio::time::sleep(DELAY).await;
                 Ok(())
             }
+            "away" => Err(Error::unavailable(format!("a fault was injected at {name}: the store is away"))
+                .caused_by(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))),
             _ => Err(Error::unavailable(format!("a fault was injected at {name}: run it again"))),
         }
     }

@@ -295,6 +295,9 @@ impl Reader {
             .with_options(options)
             .build();
         ListingTableFactory::new().create(&self.state, &create).await.map_err(|e| {
+            if storage::passes(&e) {
+                return unreadable(e);
+            }
             Error::invalid("its files are not what the statement says; mend format or OPTIONS").caused_by(e)
         })
     }

@@ -1,7 +1,14 @@
 //! Where tables and files lie: a path or URL becomes an object store or a Delta log store. This is the one place where
 //! store options and credentials come in, so that another store is configuration and never code.
 
+mod absence;
+#[cfg(feature = "azure")]
+mod azure;
+mod cloud;
+#[cfg(feature = "gcs")]
+mod gcs;
 mod s3;
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,14 +23,21 @@ use url::Url;
 
 use crate::error::{Error, Result};
 
+pub use absence::Absence;
+pub use trouble::{failed, is_full, is_passing, passes};
+
 /// Puts a store around another one.
 pub type Wrapper = Arc<dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync>;
+
+/// What could not be done when a store is asked whether it puts only where nothing is.
+const PROBED: &str = "it was not shown that the store puts only where nothing is";
 
 /// Opens stores by location. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Storage {
     options: BTreeMap<String, String>,
     wrapper: Option<Wrapper>,
+    absence: Option<Arc<Absence>>,
     /// The stores over a network, by scheme and host: they keep connections and credentials.
     remote: Arc<Mutex<BTreeMap<String, Arc<dyn ObjectStore>>>>,
     /// The hosts that have shown that they put only where nothing is.
@@ -38,10 +52,17 @@ impl fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Stores without options of their own: local disk, memory, and S3 as the environment has it.
+    /// Stores without options of their own: local disk, memory, and the clouds of this build, as the environment has
+    /// them.
     pub fn new() -> Self {
         static REGISTERED: std::sync::Once = std::sync::Once::new();
-        REGISTERED.call_once(s3::register);
+        REGISTERED.call_once(|| {
+            s3::register();
+            #[cfg(feature = "gcs")]
+            gcs::register();
+            #[cfg(feature = "azure")]
+            azure::register();
+        });
         Self::default()
     }
 
@@ -57,6 +78,18 @@ impl Storage {
     pub fn with_wrapper(mut self, wrapper: Wrapper) -> Self {
         self.wrapper = Some(wrapper);
         self
+    }
+
+    /// The same for whoever waits for stores that fail.
+    #[must_use]
+    pub fn with_absence(mut self, absence: &Arc<Absence>) -> Self {
+        self.absence = Some(Arc::clone(absence));
+        self
+    }
+
+    /// How a store that fails is waited for; `None`: not at all.
+    pub fn absence(&self) -> Option<&Absence> {
+        self.absence.as_deref()
     }
 
     /// The URL of a location: a URL stays itself, a path becomes `file://`. It ends with `/` for a directory.
@@ -103,7 +136,7 @@ impl Storage {
     /// Makes the local directory of a table that is to be created; nothing on other stores, which have none.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) when the disk refuses.
+    /// `Unavailable` when the disk is full or broken, `Invalid` when we may not.
     pub fn create_directory(&self, location: &str) -> Result<()> {
         let url = self.url(location)?;
         if url.scheme() != "file" {
@@ -112,12 +145,7 @@ impl Storage {
         let path = url.to_file_path().map_err(|()| {
             Error::invalid(format!("location `{}` is not a local path; use an absolute one", shown(location)))
         })?;
-        std::fs::create_dir_all(&path).map_err(|e| {
-            Error::unavailable(format!(
-                "directory `{}` cannot be created ({e}); check its owner and the free space",
-                path.display()
-            ))
-        })
+        std::fs::create_dir_all(&path).map_err(|e| failed(location, "its directory could not be made", e))
     }
 
     fn config(&self) -> Result<StorageConfig> {
@@ -132,9 +160,7 @@ impl Storage {
         let factory = Url::parse(&format!("{scheme}://"))
             .ok()
             .and_then(|key| object_store_factories().get(&key).map(|entry| entry.value().clone()))
-            .ok_or_else(|| {
-                Error::invalid(format!("this build has no store for `{scheme}://`; use a local path or file://"))
-            })?;
+            .ok_or_else(|| cloud::missing(scheme))?;
         let is_remote = !matches!(scheme, "file" | "memory");
         let host = format!("{scheme}://{}", url.authority());
         if is_remote && let Some(store) = self.remote.lock().get(&host) {
@@ -144,7 +170,12 @@ impl Storage {
             return Ok((Arc::clone(store), path));
         }
         let (store, path) = factory.parse_url_opts(url, &self.config()?).map_err(|e| {
-            Error::invalid(format!("the store of `{}` cannot be set up", shown(url.as_str()))).caused_by(e)
+            let credentials = cloud::credentials(url.as_str());
+            Error::invalid(format!(
+                "the store of `{}` cannot be set up: mend the LOCATION or the credentials ({credentials})",
+                shown(url.as_str())
+            ))
+            .caused_by(e)
         })?;
         let store = match &self.wrapper {
             Some(wrap) => wrap(store),
@@ -169,7 +200,7 @@ impl Storage {
         }
         let probe = path.join("_flumen").join(format!("probe-{id}"));
         let create = || store.put_opts(&probe, "probe".into(), PutMode::Create.into());
-        create().await.map_err(|e| refused(location, e))?;
+        create().await.map_err(|e| failed(location, PROBED, e))?;
         let again = create().await;
         let deleted = store.delete(&probe).await;
         match again {
@@ -181,32 +212,12 @@ impl Storage {
                     shown(location)
                 )));
             }
-            Err(other) => return Err(refused(location, other)),
+            Err(other) => return Err(failed(location, PROBED, other)),
         }
-        deleted.map_err(|e| refused(location, e))?;
+        deleted.map_err(|e| failed(location, PROBED, e))?;
         self.proven.lock().insert(host);
         Ok(())
     }
-}
-
-/// The error of a store that does not do what it was asked for: what it refuses is not asked again.
-pub fn refused(location: &str, error: object_store::Error) -> Error {
-    use object_store::Error as E;
-    let place = shown(location);
-    match error {
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => Error::invalid(format!(
-            "the store of `{place}` does not let us in: mend the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, a role) \
-             or their rights"
-        )),
-        E::NotImplemented { .. } | E::NotSupported { .. } => Error::invalid(format!(
-            "the store of `{place}` cannot put only where nothing is, which exactly-once needs: use another one"
-        )),
-        E::NotFound { .. } => {
-            Error::invalid(format!("the store of `{place}` does not exist: make the bucket, or mend the LOCATION"))
-        }
-        _ => Error::unavailable(format!("the store of `{place}` failed: run it again")),
-    }
-    .caused_by(error)
 }
 
 /// An absolute path without `.` and `..`, whether it exists or not.
@@ -226,14 +237,15 @@ fn lexical(path: &FilePath) -> Result<PathBuf> {
     Ok(plain)
 }
 
-/// A location without what may be secret in a URL: user, password, query.
+/// A location without what may be secret in a URL: user, password, query. The container of an Azure location stays.
 pub fn shown(location: &str) -> String {
     let Ok(mut url) = Url::parse(location) else { return location.to_string() };
     if url.cannot_be_a_base() {
         return location.to_string();
     }
-    let is_secret = !url.username().is_empty() || url.password().is_some();
-    if is_secret && url.set_username("").and(url.set_password(None)).is_err() {
+    let is_secret = !url.username().is_empty() && !cloud::has_container_as_user(url.scheme());
+    let cleared = if is_secret { url.set_username("") } else { Ok(()) };
+    if url.password().is_some() && url.set_password(None).is_err() || cleared.is_err() {
         return format!("{}://…", url.scheme());
     }
     url.set_query(None);
@@ -256,15 +268,19 @@ mod tests {
 
     #[test]
     fn an_unknown_scheme_is_named() {
-        let error = Storage::new().log_store("hdfs://h/t").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.message().contains("`hdfs://`"), "{error}");
+        for location in ["hdfs://h/t", if cfg!(feature = "gcs") { "swift://h/t" } else { "gs://h/t" }] {
+            let error = Storage::new().log_store(location).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains(&format!("`{}`", &location[..location.len() - 3])), "{error}");
+        }
     }
 
     #[test]
     fn secrets_are_not_shown() {
         assert_eq!(shown("s3://user:secret@bucket/t?token=secret"), "s3://bucket/t");
         assert_eq!(shown("/tables/t"), "/tables/t");
+        let azure = "abfss://books:secret@account.dfs.core.windows.net/t?sig=secret";
+        assert_eq!(shown(azure), "abfss://books@account.dfs.core.windows.net/t");
         let options = BTreeMap::from([("aws_secret_access_key".to_string(), "secret".to_string())]);
         let text = format!("{:?}", Storage::new().with_options(options));
         assert!(text.contains("aws_secret_access_key") && !text.contains("\"secret\""), "{text}");

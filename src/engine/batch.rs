@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use datafusion::physical_plan::ExecutionPlanProperties;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use super::commit_info::CommitInfo;
 use super::session::{QuerySession, SessionParts};
 use super::upkeep::Upkeep;
-use super::write::{Gate, watched, write_all};
+use super::write::{Gate, Written, watched, write_all};
 use super::{Deps, side};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
 use crate::error::Result;
 use crate::observe::{Durations, Progress, Records, SinkProgress, check_conservation};
 use crate::pipeline::{Pipeline, QuerySpec};
-use crate::sink::{Created, DeltaSink, Owner, SinkCommit};
+use crate::sink::{Add, Created, DeltaSink, Litter, Owner, SinkCommit};
 
 /// Runs `spec` once and commits its result. Running it again gives the same table.
 ///
@@ -34,12 +34,12 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     let enforcer = Arc::new(ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?);
     let logical = watched(pipeline.plan_query(spec, &state).await?, sink_spec)?;
     let plan = state.create_physical_plan(&logical).await?;
-    let files = (0..plan.output_partitioning().partition_count()).map(|_| sink.writer(&deps.memory)).collect();
-    let gate = Gate { enforcer, sink: Arc::new(sink_spec.clone()), sides, clock };
-    let mut written = write_all(&plan, &session.task_context(), &gate, files)
-        .await
-        .map_err(|e| e.within(format!("query {}", spec.name)))?;
-    let adds = written.close().await?;
+    let gate = Gate { enforcer, sink: Arc::new(sink_spec.clone()), sides, clock, litter: Litter::default() };
+    let written = write(deps, &plan, &session, &gate, &sink).await;
+    if written.is_err() {
+        gate.litter.remove().await;
+    }
+    let (adds, written) = written.map_err(|e| e.within(format!("query {}", spec.name)))?;
     let rows = written.rows(&adds, None)?;
     check_conservation(Records::default(), rows)?;
     let lookups = session.lookup_versions();
@@ -88,4 +88,19 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     });
     upkeep.finish().await;
     Ok(())
+}
+
+/// Writes what a plan gives to files, closed.
+async fn write(
+    deps: &Deps,
+    plan: &Arc<dyn ExecutionPlan>,
+    session: &QuerySession,
+    gate: &Gate,
+    sink: &DeltaSink,
+) -> Result<(Vec<Add>, Written)> {
+    let files = (0..plan.output_partitioning().partition_count())
+        .map(|_| sink.writer(&deps.memory).noting(&gate.litter))
+        .collect();
+    let mut written = write_all(plan, &session.task_context(), gate, files).await?;
+    Ok((written.close().await?, written))
 }

@@ -33,7 +33,7 @@ use crate::observe::{
 };
 use crate::offsets::{self, PartitionBounds, Start};
 use crate::pipeline::{DataLoss, OnDecodeError, Pipeline, QuerySpec, SchemaChange, SinkSpec};
-use crate::sink::{Add, Created, DeltaSink, GONE, Owner, SideCommit, SideFiles, SinkCommit, topic_hash};
+use crate::sink::{Add, Created, DeltaSink, GONE, Litter, Owner, SideCommit, SideFiles, SinkCommit, topic_hash};
 use crate::source::TopicIdentity;
 use crate::storage;
 
@@ -433,6 +433,7 @@ impl StreamingQuery {
                 sink: Arc::clone(&self.sink_spec),
                 sides: Arc::clone(&self.sides),
                 clock: planned.clock,
+                litter: Litter::default(),
             },
             writers: (0..partitions).map(|_| self.sink.writer(&self.deps.memory)).collect(),
             owner: self.sink.owner().clone(),
@@ -444,7 +445,7 @@ impl StreamingQuery {
     /// # Errors
     /// `Fenced` when another instance has moved on, `Unavailable` when the store fails.
     pub(crate) async fn commit(&mut self, ran: Ran) -> Result<Progress> {
-        let Ran { mut planned, mut written, letters } = ran;
+        let Ran { mut planned, mut written, letters, litter } = ran;
         self.fit.ran(planned.shares.iter().map(|share| &share.counts));
         let within = |e: Error| e.within(format!("query {}", self.sink_spec.name));
         let watch = Stopwatch::start();
@@ -470,7 +471,11 @@ impl StreamingQuery {
             positions: crate::sink::positions(self.sink.owner(), &commit.txns),
         });
         fault_point::pass("commit.before").await?;
-        let version = self.sink.commit(commit).await?.version as i64;
+        let committed = self.sink.commit(commit).await;
+        if !committed.as_ref().is_err_and(storage::is_passing) {
+            litter.keep();
+        }
+        let version = committed?.version as i64;
         fault_point::pass("commit.after").await?;
         planned.durations.wal_commit = millis(watch.elapsed());
         if let Some(owed) = owed {

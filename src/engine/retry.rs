@@ -29,7 +29,7 @@ use crate::fault_point;
 use crate::observe::{Records, Rows, check_conservation};
 use crate::offsets::PartitionRange;
 use crate::pipeline::{OnDecodeError, Pipeline, QueryKind, QuerySpec};
-use crate::sink::{Add, SideCommit, SideFiles, SinkCommit};
+use crate::sink::{Add, Litter, SideCommit, SideFiles, SinkCommit};
 
 /// Versions by others that a retry meets before it gives up.
 const TRIES: u32 = 100;
@@ -211,6 +211,8 @@ impl<'a> Retry<'a> {
             sink: Arc::new(self.letters.sink.spec().clone()),
             sides: Arc::clone(&self.letters.sides),
             clock,
+            // What a retry has written when it fails is for the vacuum: it is run again by hand.
+            litter: Litter::default(),
         };
         let written = write_all(&plan, &session.task_context(), &gate, writers).await;
         counts.iter().for_each(|counts| counts.close());

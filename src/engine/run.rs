@@ -1,19 +1,22 @@
 //! A run: every streaming query in a loop of its own until its end or a stop, then batch jobs and checks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::alert::Alerts;
 use super::query::{Ends, StreamingQuery};
-use super::runner::{Planned, Ran};
+use super::runner::{Planned, Ran, Taken};
 use super::{Deps, Stop, batch, checks};
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
 use crate::pipeline::{Pipeline, QueryKind, QuerySpec};
+use crate::sink::Litter;
+use crate::storage::Absence;
 
 /// How long a query with `trigger = '0 seconds'` waits before it asks again for new records.
-const IDLE_POLL: std::time::Duration = std::time::Duration::from_millis(10);
+const IDLE_POLL: Duration = Duration::from_millis(10);
 
 /// What to run.
 #[derive(Debug, Clone, Default)]
@@ -125,27 +128,44 @@ async fn stream(
 }
 
 /// A micro-batch that runs while the one before is committed. Dropping it abandons it.
-struct Running(JoinHandle<Result<Ran>>);
+struct Running {
+    task: JoinHandle<Result<Ran>>,
+    litter: Litter,
+}
 
 impl Running {
     fn start(query: &StreamingQuery, planned: Planned) -> Self {
-        Self(tokio::spawn(query.runner(&planned).run(planned)))
+        let runner = query.runner(&planned);
+        let litter = runner.gate.litter.clone();
+        Self { task: tokio::spawn(runner.run(planned)), litter }
     }
 
     async fn finish(mut self) -> Result<Ran> {
-        match (&mut self.0).await {
+        match (&mut self.task).await {
             Ok(result) => result,
             Err(failed) => Err(Error::unavailable(format!("a micro-batch failed: {failed}; run again"))),
+        }
+    }
+
+    /// Ends it; what it wrote goes.
+    async fn abandon(mut self) {
+        self.task.abort();
+        match (&mut self.task).await {
+            Ok(Ok(ran)) => ran.abandon().await,
+            _ => self.litter.remove().await,
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
+/// Micro-batch after micro-batch. When a store of a table fails in a way that passes, all that was not committed is
+/// planned and run again, from what the log then says. That no commit may arrive later is certain by then: one whose
+/// fate is unclear is put again and again until the log answers, and the run ends when it does not.
 async fn drive(
     (deps, alerts): (Deps, Alerts),
     pipeline: Arc<Pipeline>,
@@ -153,35 +173,64 @@ async fn drive(
     bounded: bool,
     stops: [Stop; 2],
 ) -> Result<()> {
+    let limit = bounded.then_some(pipeline.settings.store_timeout);
+    let absence = Arc::new(Absence::new(format!("query {}", spec.name), limit));
+    let deps = Deps { storage: deps.storage.with_absence(&absence), ..deps };
+    let [mut outer, mut inner] = stops.clone();
+    let mut ends = None;
+    loop {
+        let open = || StreamingQuery::open(deps.clone(), alerts.clone(), Arc::clone(&pipeline), &spec);
+        let trigger = if bounded { Duration::ZERO } else { pipeline.settings.trigger };
+        let Err(error) = micro_batches(open, trigger, bounded.then_some(&mut ends), &absence, stops.clone()).await
+        else {
+            return Ok(());
+        };
+        let Some(pause) = absence.failed(&error) else { return Err(absence.told(error)) };
+        outer_sleep(&mut outer, &mut inner, pause).await;
+        if outer.requested() || inner.requested() {
+            return Ok(());
+        }
+    }
+}
+
+/// Up to a failure, a stop, or `ends` (of a bounded run: those of the moment it started).
+async fn micro_batches<F: Future<Output = Result<StreamingQuery>>>(
+    open: impl Fn() -> F,
+    trigger: Duration,
+    mut ends: Option<&mut Option<Ends>>,
+    absence: &Absence,
+    stops: [Stop; 2],
+) -> Result<()> {
     let [mut outer, mut inner] = stops;
-    let open = || StreamingQuery::open(deps.clone(), alerts.clone(), Arc::clone(&pipeline), &spec);
     let mut query = tokio::select! {
         query = open() => query?,
         () = outer.wait() => return Ok(()),
         () = inner.wait() => return Ok(()),
     };
-    let until: Option<Ends> = if bounded { Some(query.ends().await?) } else { None };
-    let trigger = if bounded { std::time::Duration::ZERO } else { pipeline.settings.trigger };
+    if let Some(ends @ None) = ends.as_deref_mut() {
+        *ends = Some(query.ends().await?);
+    }
+    let until = ends.as_deref().and_then(Option::as_ref);
     let mut ran: Option<Ran> = None;
     let mut last = None::<Stopwatch>;
     loop {
         let stopping = outer.requested() || inner.requested();
-        if !stopping && !bounded {
+        if !stopping && until.is_none() {
             query.name_open_transactions().await?;
         }
-        let wait = last.map_or(std::time::Duration::ZERO, |last| trigger.saturating_sub(last.elapsed()));
-        let planned = if stopping || !wait.is_zero() { None } else { query.plan(until.as_ref()).await? };
+        let wait = last.map_or(Duration::ZERO, |last| trigger.saturating_sub(last.elapsed()));
+        let planned = if stopping || !wait.is_zero() { None } else { plan(&mut query, until, &mut ran).await? };
         if planned.is_some() {
             last = Some(Stopwatch::start());
         }
         let idle = planned.is_none();
-        let running = planned.map(|planned| {
+        let mut running = planned.map(|planned| {
             let taken = planned.taken();
             (Running::start(&query, planned), taken)
         });
         let committed = ran.is_some();
         if let Some(ran) = ran.take() {
-            query.commit(ran).await?;
+            commit(&mut query, ran, &mut running).await?;
         }
         if let Some((running, taken)) = running {
             match running.finish().await {
@@ -194,7 +243,12 @@ async fn drive(
                 Err(error) if query.passes_over(&error) => query = open().await?,
                 Err(error) => return Err(query.with_culprit(error, taken.read, taken.clock).await),
             }
-        } else if stopping || (bounded && idle) {
+        }
+        // What failed while the one before was committed may be of the same absence: it is not over yet.
+        if committed || (idle && !stopping) {
+            absence.back();
+        }
+        if idle && (stopping || until.is_some()) {
             if !stopping {
                 tokio::select! {
                     () = query.finish_upkeep() => {}
@@ -204,13 +258,35 @@ async fn drive(
             }
             tracing::debug!(query = query.name(), "ended");
             return Ok(());
-        } else if !committed {
+        } else if idle && !committed {
             outer_sleep(&mut outer, &mut inner, if wait.is_zero() { trigger.max(IDLE_POLL) } else { wait }).await;
         }
     }
 }
 
-async fn outer_sleep(outer: &mut Stop, inner: &mut Stop, duration: std::time::Duration) {
+/// Plans the next micro-batch. When that fails, the one before is given up: it was not committed.
+async fn plan(query: &mut StreamingQuery, until: Option<&Ends>, ran: &mut Option<Ran>) -> Result<Option<Planned>> {
+    let planned = query.plan(until).await;
+    if planned.is_err()
+        && let Some(ran) = ran.take()
+    {
+        ran.abandon().await;
+    }
+    planned
+}
+
+/// Commits a micro-batch. When that fails, the next one is given up: it begins where this one ended.
+async fn commit(query: &mut StreamingQuery, ran: Ran, running: &mut Option<(Running, Taken)>) -> Result<()> {
+    let litter = ran.litter.clone();
+    let Err(error) = query.commit(ran).await else { return Ok(()) };
+    litter.remove().await;
+    if let Some((running, _)) = running.take() {
+        running.abandon().await;
+    }
+    Err(error)
+}
+
+async fn outer_sleep(outer: &mut Stop, inner: &mut Stop, duration: Duration) {
     tokio::select! {
         () = outer.sleep(duration) => {}
         () = inner.wait() => {}

@@ -12,14 +12,13 @@ use tokio::task::JoinSet;
 use super::letter;
 use super::position::Lost;
 use super::records::{Letters, RecordCounts};
-use super::side::SideTables;
 use super::write::{Gate, Written, write_all};
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
 use crate::fault_point;
 use crate::observe::{Durations, Records};
 use crate::offsets::PartitionRange;
-use crate::sink::{Owner, SideFiles, SinkWriter};
+use crate::sink::{Litter, Owner, SideFiles, SinkWriter};
 
 /// What one micro-batch takes from one topic.
 #[derive(Debug)]
@@ -72,6 +71,8 @@ pub(crate) struct Ran {
     pub(crate) planned: Planned,
     pub(crate) written: Written,
     pub(crate) letters: Vec<SideFiles>,
+    /// All of these files.
+    pub(crate) litter: Litter,
 }
 
 /// Runs a planned micro-batch up to its open files; holds nothing that the next one changes.
@@ -105,20 +106,38 @@ impl Planned {
     }
 }
 
+impl Ran {
+    /// Gives it up: what it wrote goes.
+    pub(crate) async fn abandon(self) {
+        self.written.abort().await;
+        self.litter.remove().await;
+    }
+}
+
 impl Runner {
     /// Reads, decodes, runs, checks and writes.
     ///
     /// # Errors
     /// `Violated` for a record or row that is not as promised, or too many dead letters; `Unavailable` when broker or
     /// store fail.
-    pub(crate) async fn run(self, mut planned: Planned) -> Result<Ran> {
+    pub(crate) async fn run(self, planned: Planned) -> Result<Ran> {
+        let litter = self.gate.litter.clone();
+        let ran = self.run_noting(planned).await;
+        if ran.is_err() {
+            litter.remove().await;
+        }
+        ran
+    }
+
+    async fn run_noting(self, mut planned: Planned) -> Result<Ran> {
         let watch = Stopwatch::start();
         let mut writing = JoinSet::new();
         for post in std::mem::take(&mut planned.posts) {
-            writing.spawn(write_letters(post, Arc::clone(&self.gate.sides), self.owner.clone(), planned.clock));
+            writing.spawn(write_letters(post, self.gate.clone(), self.owner.clone()));
         }
         let within = |e: Error| e.within(format!("query {}", self.owner.query));
-        let written = write_all(&planned.plan, &planned.context, &self.gate, self.writers).await;
+        let writers = self.writers.into_iter().map(|writer| writer.noting(&self.gate.litter)).collect();
+        let written = write_all(&planned.plan, &planned.context, &self.gate, writers).await;
         planned.shares.iter().for_each(|share| share.counts.close());
         let letters = all_written(writing).await;
         // Whoever cannot post a dead letter fails too: the writer of dead letters knows why.
@@ -128,32 +147,31 @@ impl Runner {
             share.counts.check_limit(&share.topic).map_err(within)?;
         }
         planned.durations.add_batch = watch.elapsed().as_secs_f64() * 1000.0;
-        Ok(Ran { planned, written, letters })
+        Ok(Ran { planned, written, letters, litter: self.gate.litter })
     }
 }
 
 async fn all_written(mut writing: JoinSet<Result<Option<SideFiles>>>) -> Result<Vec<SideFiles>> {
     let mut side = Vec::new();
+    let mut failed: Option<Error> = None;
     while let Some(done) = writing.join_next().await {
-        let failed = |e| Error::unavailable(format!("the writer of dead letters failed: {e}; run again"));
-        side.extend(done.map_err(failed)??);
+        let stopped = |e| Error::unavailable(format!("the writer of dead letters failed: {e}; run again"));
+        match done.map_err(stopped).flatten() {
+            Ok(files) => side.extend(files),
+            Err(error) => _ = failed.get_or_insert(error),
+        }
     }
-    Ok(side)
+    failed.map_or(Ok(side), Err)
 }
 
 /// Writes dead letters to files that no version names yet; `None` when there was no letter.
-async fn write_letters(
-    mut post: Post,
-    sides: Arc<SideTables>,
-    owner: Owner,
-    clock: DateTime<Utc>,
-) -> Result<Option<SideFiles>> {
+async fn write_letters(mut post: Post, gate: Gate, owner: Owner) -> Result<Option<SideFiles>> {
     let mut writer: Option<SinkWriter> = None;
     while let Some(letters) = post.letters.recv().await {
-        let rows = letter::rows(&owner, &post.topic, &letters, clock, None)?;
+        let rows = letter::rows(&owner, &post.topic, &letters, gate.clock, None)?;
         let writer = match &mut writer {
             Some(writer) => writer,
-            None => writer.insert(sides.writer(&post.location).await?),
+            None => writer.insert(gate.side_writer(&post.location).await?),
         };
         fault_point::pass("letters.write").await?;
         writer.write(&rows).await?;

@@ -16,7 +16,7 @@ use crate::error::{Alarm, Error, Result};
 use crate::fault_point;
 use crate::observe::Rows;
 use crate::pipeline::{BROKEN_ROWS_FREE, OnViolation, SinkSpec};
-use crate::sink::{Add, SideFiles, SinkWriter, rows_of};
+use crate::sink::{Add, Litter, SideFiles, SinkWriter, rows_of};
 
 /// What holds rows to the contract, and where those go that break it.
 #[derive(Debug, Clone)]
@@ -29,6 +29,18 @@ pub(crate) struct Gate {
     pub(crate) sides: Arc<SideTables>,
     /// The clock of the micro-batch.
     pub(crate) clock: DateTime<Utc>,
+    /// What is written, until a commit may name it.
+    pub(crate) litter: Litter,
+}
+
+impl Gate {
+    /// A writer for the side table at `location`.
+    ///
+    /// # Errors
+    /// As [`SideTables::writer`].
+    pub(crate) async fn side_writer(&self, location: &str) -> Result<SinkWriter> {
+        Ok(self.sides.writer(location).await?.noting(&self.litter))
+    }
 }
 
 /// A plan's rows on their way to a commit.
@@ -97,7 +109,8 @@ impl Written {
         self.first = self.first.take().or(part.first);
     }
 
-    async fn abort(self) {
+    /// Ends the uploads under way.
+    pub(crate) async fn abort(self) {
         for writer in self.writers.into_iter().chain(self.quarantine) {
             writer.abort().await;
         }
@@ -162,7 +175,7 @@ impl Written {
         let writer = match self.quarantine.first_mut() {
             Some(writer) => writer,
             None => {
-                self.quarantine.push(gate.sides.writer(&quarantine::location(&gate.sink)).await?);
+                self.quarantine.push(gate.side_writer(&quarantine::location(&gate.sink)).await?);
                 &mut self.quarantine[0]
             }
         };
@@ -264,8 +277,13 @@ async fn close(writers: Vec<SinkWriter>) -> Result<Vec<Add>> {
         tasks.spawn(writer.close());
     }
     let mut adds = Vec::new();
+    let mut failed: Option<Error> = None;
+    // All of them come to an end: a file that is still being written cannot be taken away.
     while let Some(done) = tasks.join_next().await {
-        adds.extend(done.map_err(|e| Error::unavailable(format!("a writer failed: {e}; run again")))??);
+        match done.map_err(|e| Error::unavailable(format!("a writer failed: {e}; run again"))).flatten() {
+            Ok(more) => adds.extend(more),
+            Err(error) => _ = failed.get_or_insert(error),
+        }
     }
-    Ok(adds)
+    failed.map_or(Ok(adds), Err)
 }

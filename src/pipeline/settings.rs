@@ -12,8 +12,17 @@ use super::units;
 use crate::memory::MIN_LIMIT;
 
 /// Flumen's settings.
-const NAMES: [&str; 8] =
-    ["trigger", "max_rows", "memory_limit", "grace", "broker_timeout", "schema_change", "alert_url", "pipeline"];
+const NAMES: [&str; 9] = [
+    "trigger",
+    "max_rows",
+    "memory_limit",
+    "grace",
+    "broker_timeout",
+    "store_timeout",
+    "schema_change",
+    "alert_url",
+    "pipeline",
+];
 
 impl Default for Settings {
     fn default() -> Self {
@@ -23,6 +32,7 @@ impl Default for Settings {
             memory_limit: 2_000_000_000,
             grace: Duration::from_secs(30),
             broker_timeout: Duration::from_secs(300),
+            store_timeout: Duration::from_secs(300),
             schema_change: SchemaChange::Refuse,
             alert_url: None,
         }
@@ -63,6 +73,7 @@ impl Draft {
             }
             "grace" => settings.grace = units::duration(value).map_err(wrong)?,
             "broker_timeout" => settings.broker_timeout = units::duration(value).map_err(wrong)?,
+            "store_timeout" => settings.store_timeout = units::duration(value).map_err(wrong)?,
             "schema_change" => {
                 let words = [("refuse", SchemaChange::Refuse), ("accept", SchemaChange::Accept)];
                 settings.schema_change = units::one_of(value, &words).map_err(wrong)?;

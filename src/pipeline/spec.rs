@@ -367,6 +367,8 @@ pub struct Settings {
     pub grace: Duration,
     /// How long a bounded run waits for a broker that is away.
     pub broker_timeout: Duration,
+    /// How long a bounded run waits for a store that fails.
+    pub store_timeout: Duration,
     /// What to do when a message has changed since the last commit so that old records are no longer understood.
     pub schema_change: SchemaChange,
     /// Where alerts are posted.

@@ -15,16 +15,24 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::clock::Stopwatch;
 use crate::error::{Alarm, Error, ErrorKind, Result};
 use crate::fault_point;
 use crate::sink::definition::Definition;
 use crate::sink::entry::{Digest, Entry};
 use crate::sink::log::Anchor;
 use crate::sink::{DeltaSink, TableState};
-use crate::storage;
+use crate::storage::{self, Absence};
 
 /// Foreign versions that one commit steps over at most.
 pub(super) const MAX_REBASES: u32 = 1_000;
+
+/// How long a put is repeated whatever happens: its files may have been vacuumed a day after they were written, and
+/// they were half a day old at most.
+const LONGEST_PUT: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// The longest pause between two puts, where no store is waited for.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What is to be committed.
 #[derive(Debug, Clone)]
@@ -108,8 +116,9 @@ impl DeltaSink {
     ///
     /// # Errors
     /// `Fenced` when another attempt has committed for the same query, or the log was cleaned up or made again.
-    /// `Unavailable` when the store does not answer, or another writer changed the table's definition. `Invalid` when
-    /// the table does not exist yet or columns wait to be added.
+    /// `Unavailable` when the store does not answer, or another writer changed the table's definition; when that
+    /// [passes](storage::is_passing), the commit is certainly not in the log. `Invalid` when the table does not exist
+    /// yet or columns wait to be added.
     pub async fn commit(&mut self, commit: SinkCommit) -> Result<Committed> {
         let entry = self.append_entry(&commit)?;
         for _ in 0..MAX_REBASES {
@@ -238,33 +247,53 @@ impl DeltaSink {
         Ok(LogEntry { bytes, digest, attempt: commit.attempt, writer: nature.writer })
     }
 
-    /// Puts the entry at `version` until the log says clearly what is there.
+    /// Puts the entry at `version` until the log says clearly what is there. A failure that
+    /// [passes](storage::is_passing) says that it is certainly not there.
     pub(super) async fn put(&self, version: u64, entry: &LogEntry) -> Result<Put> {
-        let mut pause = self.retries.pause;
-        let mut fault = None;
-        for round in 0..=self.retries.limit {
-            if round > 0 {
-                tracing::warn!(table = %self.location(), version, round, "commit is unclear, asking the log again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
-            }
-            match self.put_once(version, entry).await {
+        let asked = Stopwatch::start();
+        let (mut round, mut is_refused) = (0, true);
+        let fault = loop {
+            let fault = match self.put_once(version, entry).await {
                 Ok(Some(put)) => return Ok(put),
-                Ok(None) => {}
-                Err(error) if error.kind() != crate::error::ErrorKind::Unavailable => return Err(error),
-                Err(error) => fault = Some(error),
+                Ok(None) => None,
+                Err(error) if error.kind() != ErrorKind::Unavailable => return Err(error),
+                Err(error) => Some(error),
+            };
+            is_refused &= fault.as_ref().is_some_and(storage::is_full);
+            let absence = fault.as_ref().and_then(|fault| Some((self.absence(fault, entry)?, fault)));
+            let pause = match absence {
+                Some((absence, fault)) => absence.failed(fault).filter(|_| asked.elapsed() < LONGEST_PUT),
+                None if round == self.retries.limit => None,
+                None => {
+                    tracing::warn!(table = %self.location(), version, round, "commit is unclear, asking the log again");
+                    Some(self.retries.pause.saturating_mul(1 << round.min(16)).min(LAST_PAUSE))
+                }
+            };
+            round += 1;
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => break fault,
             }
-        }
-        let error = Error::unavailable(format!(
-            "table `{}`: version {version} could not be written in {} tries, and whether it was is not known; run it \
-             again when the store is back: nothing is lost or doubled",
-            self.location(),
-            self.retries.limit + 1
-        ));
+        };
+        let error = |known: &str| {
+            let location = self.location();
+            Error::unavailable(format!(
+                "table `{location}`: version {version} could not be written in {round} tries{known}; run it again when \
+                 the store is back: nothing is lost or doubled"
+            ))
+        };
         Err(match fault {
-            Some(fault) => error.caused_by(fault),
-            None => error,
+            Some(fault) if is_refused => error("").caused_by(fault),
+            // In words only: by its causes it would be taken for a failure that passes, and the same rows be put once
+            // more under other files while these may still arrive.
+            Some(fault) => error(", and whether it was is not known").caused_by(fault.to_string()),
+            None => error(", and whether it was is not known"),
         })
+    }
+
+    /// How the store is waited for after `fault`, if it passes. Upkeep does not wait: its next round comes.
+    fn absence(&self, fault: &Error, entry: &LogEntry) -> Option<&Absence> {
+        self.storage.absence().filter(|_| entry.writer != Writer::Upkeep && storage::is_passing(fault))
     }
 
     /// One put; `None` when the store says "taken" but has no such entry.
@@ -289,7 +318,9 @@ impl DeltaSink {
                 let ours = other.attempt.as_deref() == Some(entry.attempt.to_string().as_str());
                 Ok(Some(if ours { Put::Landed } else { Put::Taken(Box::new(other)) }))
             }
-            Err(TransactionError::ObjectStore { source }) => Err(storage::refused(&self.spec.location, source)),
+            Err(TransactionError::ObjectStore { source }) => {
+                Err(storage::failed(&self.spec.location, &format!("version {version} could not be written"), source))
+            }
             Err(e) => Err(Error::unavailable(format!("version {version} could not be written")).caused_by(e)),
         }
     }

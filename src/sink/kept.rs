@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::sink::DeltaSink;
+use crate::storage;
 
 /// Commits that are looked through for the last one of a query.
 const LOOKED_THROUGH: u64 = 20;
@@ -34,11 +35,7 @@ impl DeltaSink {
         let payload = PutPayload::from(content.to_vec());
         match store.put_opts(&path, payload, PutOptions::from(PutMode::Create)).await {
             Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-            Err(error) => Err(Error::unavailable(format!(
-                "table `{}`: {name} could not be written; check that the location is writable and run again",
-                self.location()
-            ))
-            .caused_by(error)),
+            Err(error) => Err(storage::failed(&self.location(), &format!("{name} could not be written"), error)),
         }
     }
 

@@ -3,12 +3,14 @@
 
 use std::collections::HashSet;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
+use deltalake::DeltaResult;
 use deltalake::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake::kernel::Add;
 use deltalake::logstore::{LogStore as _, ObjectStoreRef};
@@ -18,7 +20,9 @@ use parquet::schema::types::ColumnPath;
 
 use crate::error::{Error, Result};
 use crate::memory::{Held, Memory};
-use crate::sink::DeltaSink;
+use crate::sink::noting::NotingStore;
+use crate::sink::{DeltaSink, Litter};
+use crate::storage;
 
 /// Partitions with an open file at most: each holds buffers for every column.
 const OPEN_PARTITIONS: usize = 64;
@@ -34,7 +38,7 @@ const SAMPLE_ROWS: usize = 2_048;
 /// Writes one stream of batches. Files are visible only once they are committed.
 pub struct SinkWriter {
     table: String,
-    store: ObjectStoreRef,
+    store: Arc<NotingStore>,
     schema: SchemaRef,
     partition_by: Vec<usize>,
     target_file_size: u64,
@@ -76,7 +80,7 @@ impl DeltaSink {
         };
         SinkWriter {
             table: self.location(),
-            store: self.log.store().object_store(None),
+            store: Arc::new(NotingStore::new(self.log.store().object_store(None), Litter::default())),
             schema: self.schema.clone(),
             partition_by: partition_by.iter().filter_map(|name| self.schema.index_of(name).ok()).collect(),
             target_file_size: self.spec.target_file_size,
@@ -96,6 +100,13 @@ impl DeltaSink {
 }
 
 impl SinkWriter {
+    /// The same with its files noted in `litter`.
+    #[must_use]
+    pub fn noting(mut self, litter: &Litter) -> Self {
+        self.store = Arc::new(NotingStore::new(Arc::clone(self.store.inner()), litter.clone()));
+        self
+    }
+
     /// Writes the rows of a batch, which has the contract's columns in its order. After an error only
     /// [`SinkWriter::abort`] is left to do.
     ///
@@ -146,9 +157,10 @@ impl SinkWriter {
             Some(config) => config.clone(),
             None => self.config.insert(self.configure(piece)?).clone(),
         };
-        let store = self.store.clone();
+        let store: ObjectStoreRef = self.store.clone();
         let writer = self.writer.get_or_insert_with(|| DeltaWriter::new(store, config));
-        writer.write(piece).await.map_err(|e| failed(&self.table, e))
+        let written = writer.write(piece).await;
+        self.checked(written)
     }
 
     /// Ends all files and gives them for the commit.
@@ -174,12 +186,20 @@ impl SinkWriter {
 
     async fn close_files(&mut self) -> Result<()> {
         if let Some(writer) = self.writer.take() {
-            self.adds.extend(writer.close().await.map_err(|e| failed(&self.table, e))?);
+            let closed = writer.close().await;
+            let adds = self.checked(closed)?;
+            self.adds.extend(adds);
         }
         self.open.clear();
         self.given = 0;
         self.held.clear();
         Ok(())
+    }
+
+    /// What the writer below says, unless the store failed meanwhile.
+    fn checked<T>(&self, done: DeltaResult<T>) -> Result<T> {
+        self.store.take_failure().map_err(|e| failed(&self.table, e.into()))?;
+        done.map_err(|e| failed(&self.table, e))
     }
 
     /// The batch with exactly the table's schema: types and names must agree, metadata need not.
@@ -315,8 +335,5 @@ fn take(batch: &RecordBatch, order: &[usize]) -> Result<RecordBatch, ArrowError>
 }
 
 fn failed(table: &str, error: deltalake::DeltaTableError) -> Error {
-    Error::unavailable(format!(
-        "table `{table}`: a data file could not be written; check the store and its free space, then run it again"
-    ))
-    .caused_by(error)
+    storage::failed(table, "a data file could not be written", error)
 }

@@ -6,27 +6,20 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use deltalake::logstore::{
-    LogStore, LogStoreFactory, ObjectStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
-    object_store_factories,
-};
+use deltalake::logstore::{ObjectStoreFactory, ObjectStoreRef, StorageConfig};
 use deltalake::{DeltaResult, DeltaTableError};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::path::Path;
 use url::Url;
 
-/// The schemes of S3.
-const SCHEMES: [&str; 2] = ["s3", "s3a"];
+use super::cloud;
+
 /// Where S3 is asked when nobody says.
 const REGION: &str = "us-east-1";
 
 /// Lets tables lie in S3.
 pub(super) fn register() {
-    for scheme in SCHEMES {
-        let Ok(key) = Url::parse(&format!("{scheme}://")) else { continue };
-        object_store_factories().insert(key.clone(), Arc::new(S3));
-        logstore_factories().insert(key, Arc::new(S3));
-    }
+    cloud::register(&["s3", "s3a"], Arc::new(S3));
 }
 
 struct S3;
@@ -49,18 +42,6 @@ impl ObjectStoreFactory for S3 {
         }
         let store = builder.with_conditional_put(S3ConditionalPut::ETagMatch).build().map_err(DeltaTableError::from)?;
         Ok((Arc::new(store), Path::from_url_path(url.path()).map_err(object_store::Error::from)?))
-    }
-}
-
-impl LogStoreFactory for S3 {
-    fn with_options(
-        &self,
-        prefixed: ObjectStoreRef,
-        root: ObjectStoreRef,
-        location: &Url,
-        options: &StorageConfig,
-    ) -> DeltaResult<Arc<dyn LogStore>> {
-        Ok(default_logstore(prefixed, root, location, options))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{delta, topics};
 const FILE: &str = "matrix.sql";
 /// The records of each topic; a micro-batch reads 60.
 const RECORDS: u64 = 600;
-const SAMPLE: usize = 28;
+const SAMPLE: usize = 35;
 
 /// What goes to side tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +43,7 @@ enum Shape {
 
 const SIDES: [Side; 4] = [Side::Nothing, Side::Letters, Side::Quarantine, Side::Both];
 const SHAPES: [Shape; 3] = [Shape::OneQuery, Shape::TwoQueries, Shape::TwoTopics];
-const ACTIONS: [&str; 4] = ["abort", "kill", "error", "delay"];
+const ACTIONS: [&str; 5] = ["abort", "kill", "error", "away", "delay"];
 
 /// A step: how often it is passed at least, and the side rows without which it is not.
 const POINTS: [(&str, &[u64], Side); 18] = [
@@ -375,6 +375,8 @@ fn run(case: Case) {
         "delay" => assert_eq!(failed.code, Some(0), "{case:?}: {}", failed.stderr),
         // Upkeep beside a run that fails breaks nothing.
         _ if case.what == What::Upkeep => assert_eq!(failed.code, Some(0), "{case:?}: {}", failed.stderr),
+        // A store that is away is waited for, within the run.
+        "away" if case.what == What::Run => assert_eq!(failed.code, Some(0), "{case:?}: {}", failed.stderr),
         // A put whose answer is an error is asked again.
         _ => assert_eq!(failed.code, Some(i32::from(!case.point.starts_with("put."))), "{case:?}: {}", failed.stderr),
     }

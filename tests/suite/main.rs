@@ -13,6 +13,7 @@ mod corpus;
 mod crash_matrix;
 mod dead_letters;
 mod delta;
+mod disk;
 mod exactly_once;
 mod faults;
 mod fencing;

@@ -45,6 +45,7 @@ const PIPELINE: &str = "
 SET flumen.pipeline = 'p';
 SET flumen.trigger = '0 seconds';
 SET flumen.max_rows = 20;
+SET flumen.store_timeout = '0 seconds';
 CREATE EXTERNAL TABLE ads STORED AS KAFKA LOCATION 'kafka://nowhere:9092/ads'
 OPTIONS ('value.proto' 'proto/ads/v1/ads.proto', 'value.message' 'ads.v1.AdImpression', 'dead_letter_limit' '100%');
 CREATE EXTERNAL TABLE landed (partition INT NOT NULL, \"offset\" BIGINT NOT NULL, ad_id VARCHAR, bid DOUBLE CHECK (bid >= 0))

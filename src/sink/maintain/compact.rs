@@ -20,7 +20,7 @@ use super::{Maintained, Maintainer};
 use crate::error::{Error, Result};
 use crate::fault_point;
 use crate::sink::commit::{MAX_REBASES, Nature, Put, Writer};
-use crate::sink::{SinkCommit, SinkWriter, app_id, rows_of};
+use crate::sink::{Litter, SinkCommit, SinkWriter, app_id, rows_of};
 
 /// A partition that got no file for so long is closed.
 const CLOSED_AFTER: Duration = Duration::from_secs(60 * 60);
@@ -94,23 +94,24 @@ impl Maintainer {
 
     /// Writes the rows of some files of one partition into new ones; `None` when another program wrote one of them.
     pub(super) async fn rewrite(&self, bin: &[SmallFile]) -> Result<Option<Vec<Add>>> {
-        let mut writer = self.sink.writer(&self.memory);
+        let litter = Litter::default();
+        let rewritten = self.rewrite_noting(bin, &litter).await;
+        if !matches!(rewritten, Ok(Some(_))) {
+            litter.remove().await;
+        }
+        rewritten
+    }
+
+    async fn rewrite_noting(&self, bin: &[SmallFile], litter: &Litter) -> Result<Option<Vec<Add>>> {
+        let mut writer = self.sink.writer(&self.memory).noting(litter);
         let copied = self.copy(bin, &mut writer).await;
-        match copied {
-            Ok(true) => {}
-            Ok(false) => {
-                writer.abort().await;
-                return Ok(None);
-            }
-            Err(error) => {
-                writer.abort().await;
-                return Err(error);
-            }
+        if !matches!(copied, Ok(true)) {
+            writer.abort().await;
+            return copied.map(|_| None);
         }
         let mut files = writer.close().await?;
         let (before, after) = (bin.iter().map(|file| file.rows).sum::<u64>(), rows_of(&files)?);
         if before != after {
-            self.discard(&files).await;
             return Err(Error::unavailable(format!(
                 "table `{}`: a compaction of {before} rows came to {after}; nothing was committed, report this",
                 self.sink.location()

@@ -122,6 +122,16 @@ pub(crate) fn in_words(lost: &[Lost]) -> String {
     lost.iter().map(Lost::to_string).collect::<Vec<_>>().join("; ")
 }
 
+/// Ends a bounded run at the offsets that were the end when it started.
+pub(crate) fn capped(mut bounds: Vec<PartitionBounds>, ends: Option<&BTreeMap<i32, i64>>) -> Vec<PartitionBounds> {
+    if let Some(ends) = ends {
+        for bound in &mut bounds {
+            bound.high = ends.get(&bound.partition).copied().unwrap_or(bound.low).min(bound.high);
+        }
+    }
+    bounds
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -330,7 +330,7 @@ impl StreamingQuery {
                 topic.lost.extend(lost.iter().cloned());
                 losses.push((name.clone(), lost));
             }
-            let bounds = capped(bounds, until.and_then(|ends| ends.get(name)));
+            let bounds = position::capped(bounds, until.and_then(|ends| ends.get(name)));
             let spec = topic.tables[0].spec();
             let max_rows = spec.max_rows.unwrap_or(self.pipeline.settings.max_rows);
             let ranges = offsets::plan(&topic.next, &bounds, self.fit.rows(max_rows));
@@ -585,16 +585,6 @@ impl StreamingQuery {
 /// The error of a table that was not there a moment ago.
 fn made_meanwhile(sink: &DeltaSink) -> Error {
     Error::unavailable(format!("table {} was made by another writer at the same moment; run again", sink.location()))
-}
-
-/// Ends a bounded run at the offsets that were the end when it started.
-fn capped(mut bounds: Vec<PartitionBounds>, ends: Option<&BTreeMap<i32, i64>>) -> Vec<PartitionBounds> {
-    if let Some(ends) = ends {
-        for bound in &mut bounds {
-            bound.high = ends.get(&bound.partition).copied().unwrap_or(bound.low).min(bound.high);
-        }
-    }
-    bounds
 }
 
 fn millis(duration: std::time::Duration) -> f64 {

@@ -266,7 +266,7 @@ fn a_crash_and_then_another_model_message_and_file() {
         control.rows("gated")
     });
     for fault in [
-        "quarantine.write:2:abort",
+        "quarantine.close:2:abort",
         "commit.before:2:kill",
         "commit.after:2:kill",
         "side.before:3:abort",

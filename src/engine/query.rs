@@ -31,7 +31,7 @@ use crate::fault_point;
 use crate::observe::{
     Durations, Progress, Records, Rows, SinkProgress, SourceProgress, TopicOffsets, check_conservation,
 };
-use crate::offsets::{self, PartitionBounds, Start};
+use crate::offsets::{self, Start};
 use crate::pipeline::{DataLoss, OnDecodeError, Pipeline, QuerySpec, SchemaChange, SinkSpec};
 use crate::sink::{Add, Created, DeltaSink, GONE, Litter, Owner, SideCommit, SideFiles, SinkCommit, topic_hash};
 use crate::source::TopicIdentity;

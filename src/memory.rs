@@ -2,7 +2,8 @@
 //!
 //! DataFusion's operators ask it by themselves. The readers of topics, the decoder, lookups and the writers of files do
 //! the same through [`Memory::hold`]. Whoever does not get what it asks for makes do with less (a writer ends its
-//! files, an operator spills), or fails with [`Exhausted`]: then the micro-batch is run again, smaller.
+//! files, an operator spills), or fails with [`Exhausted`](crate::error::Exhausted): then the micro-batch is run again,
+//! smaller.
 
 use std::fmt;
 use std::sync::Arc;
@@ -88,7 +89,7 @@ impl Held {
     /// Holds `bytes` from now on, whatever it was before.
     ///
     /// # Errors
-    /// `Unavailable`, with [`Exhausted`] as its cause, when they are not there; then it holds what it held.
+    /// `Unavailable`, with [`Exhausted`](crate::error::Exhausted) as its cause, when they are not there; then it holds what it held.
     pub fn set(&self, bytes: usize) -> Result<()> {
         self.0.try_resize(bytes).map_err(Error::from)
     }

@@ -127,6 +127,13 @@ impl Error {
         self.source.as_ref().is_some_and(|source| source.is::<Exhausted>())
     }
 
+    /// The same error of another kind.
+    #[must_use]
+    pub fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
     /// What has to be done about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind

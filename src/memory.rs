@@ -89,7 +89,8 @@ impl Held {
     /// Holds `bytes` from now on, whatever it was before.
     ///
     /// # Errors
-    /// `Unavailable`, with [`Exhausted`](crate::error::Exhausted) as its cause, when they are not there; then it holds what it held.
+    /// `Unavailable`, with [`Exhausted`](crate::error::Exhausted) as its cause, when they are not there; then it holds
+    /// what it held.
     pub fn set(&self, bytes: usize) -> Result<()> {
         self.0.try_resize(bytes).map_err(Error::from)
     }

@@ -24,7 +24,7 @@ use url::Url;
 use crate::error::{Error, Result};
 
 pub use absence::Absence;
-pub use trouble::{failed, is_full, is_passing, passes};
+pub use trouble::{failed, is_full, is_passing, is_refusal, passes};
 
 /// Puts a store around another one.
 pub type Wrapper = Arc<dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync>;
@@ -175,7 +175,8 @@ impl Storage {
                 "the store of `{}` cannot be set up: mend the LOCATION or the credentials ({credentials})",
                 shown(url.as_str())
             ))
-            .caused_by(e)
+            // In words, and without what the URL hides: its text may hold a signature.
+            .caused_by(e.to_string().replace(url.as_str(), &shown(url.as_str())))
         })?;
         let store = match &self.wrapper {
             Some(wrap) => wrap(store),

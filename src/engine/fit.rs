@@ -4,6 +4,7 @@
 //! side by side. A micro-batch that does not fit all the same is halved, until it does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 
@@ -11,7 +12,13 @@ use super::records::RecordCounts;
 use crate::memory::Memory;
 
 /// Micro-batches that fit in a row before twice as large ones are tried again.
-const GROW_AFTER: u32 = 16;
+const GROW_AFTER: u32 = 8;
+/// The pause after the second micro-batch in a row that did not fit: another query may hold what is missing. Each
+/// further one is twice as long, up to [`LAST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// Micro-batches of one record in a row that may not fit.
+const LAST_TRIES: u32 = 10;
 /// The bytes of a record as long as none was read.
 const RECORD_BYTES: u64 = 100;
 /// A wide record is there so many times in one stream of a plan: as it came, decoded, joined, encoded, packed, and in
@@ -28,6 +35,9 @@ pub(crate) struct Fit {
     rows: Option<u64>,
     /// Micro-batches that fit since that was changed.
     fitted: u32,
+    /// Micro-batches in a row that did not fit, and those of one record among them.
+    failed: u32,
+    smallest: u32,
     /// The bytes of a record, on average.
     record_bytes: u64,
     /// The bytes of a record where they are widest; it decays.
@@ -37,7 +47,7 @@ pub(crate) struct Fit {
 impl Fit {
     /// Nothing is known yet.
     pub(crate) fn new(memory: Memory) -> Self {
-        Self { memory, rows: None, fitted: 0, record_bytes: RECORD_BYTES, widest: 0 }
+        Self { memory, rows: None, fitted: 0, failed: 0, smallest: 0, record_bytes: RECORD_BYTES, widest: 0 }
     }
 
     /// The records of a topic for one micro-batch, where the file allows `max`.
@@ -72,6 +82,7 @@ impl Fit {
     pub(crate) fn ran<'c>(&mut self, counts: impl Iterator<Item = &'c Arc<RecordCounts>>) {
         self.widest -= self.widest / 8;
         self.learn(counts);
+        (self.failed, self.smallest) = (0, 0);
         self.fitted += 1;
         if self.fitted >= GROW_AFTER {
             self.fitted = 0;
@@ -91,14 +102,24 @@ impl Fit {
         let (batch_rows, record_bytes) = (self.batch_rows(configured), self.record_bytes);
         self.learn(counts);
         self.fitted = 0;
+        self.failed += 1;
         let smaller = self.batch_rows(configured);
         if smaller < batch_rows || self.record_bytes > record_bytes.saturating_mul(OTHER_SIZE) {
             let size = ByteSize(self.widest.max(self.record_bytes));
-            return Some(format!("the micro-batch is planned anew for records of {size}"));
+            return Some(format!("the micro-batch is planned anew for records of up to {size}"));
         }
-        let half = planned / 2;
+        let half = (planned / 2).max(1);
         self.rows = Some(half);
-        (half > 0).then(|| format!("the micro-batch is halved, to {half} records"))
+        self.smallest += u32::from(planned <= 1);
+        (self.smallest < LAST_TRIES).then(|| format!("the micro-batch is halved, to {half} records"))
+    }
+
+    /// How long to wait before the next try.
+    pub(crate) fn pause(&self) -> Duration {
+        match self.failed {
+            0 | 1 => Duration::ZERO,
+            failed => FIRST_PAUSE.saturating_mul(1 << (failed - 2).min(16)).min(LAST_PAUSE),
+        }
     }
 
     fn learn<'c>(&mut self, counts: impl Iterator<Item = &'c Arc<RecordCounts>>) {
@@ -107,7 +128,8 @@ impl Fit {
             let sizes = counts.sizes();
             read += counts.totals().read;
             bytes += sizes.bytes;
-            self.widest = self.widest.max(sizes.widest);
+            // Half as much again: the next ones are not of quite the same size.
+            self.widest = self.widest.max(sizes.widest + sizes.widest / 2);
         }
         if let Some(average) = bytes.checked_div(read) {
             self.record_bytes = average.max(1);
@@ -132,8 +154,8 @@ mod tests {
         assert_eq!(fit.widest(8192), Some(1220));
         let told = fit.failed(counts(2, 4_000_000).iter(), 1000, 8192).unwrap();
         assert!(told.contains("planned anew"), "{told}");
-        assert_eq!((fit.batch_rows(8192), fit.rows(1000), fit.widest(5)), (5, 1000, Some(2_000_000)));
-        assert_eq!((fit.streams(32), fit.streams(2)), (10, 2));
+        assert_eq!((fit.batch_rows(8192), fit.rows(1000), fit.widest(3)), (3, 1000, Some(3_333_333)));
+        assert_eq!((fit.streams(32), fit.streams(2)), (6, 2));
         // Passing ones are forgotten in time.
         (0..100).for_each(|_| fit.ran(counts(1000, 100_000).iter()));
         assert_eq!((fit.batch_rows(8192), fit.record_bytes()), (8192, 100));
@@ -151,6 +173,10 @@ mod tests {
         assert_eq!(fit.rows(1000), 500);
         (0..GROW_AFTER * 3).for_each(|_| fit.ran(usual().iter()));
         assert_eq!(fit.rows(1000), 1000);
-        assert_eq!(fit.failed(usual().iter(), 1, 8192), None);
+        // Another query may hold the memory for a while.
+        let waits: Vec<_> =
+            (0..LAST_TRIES).map(|_| (fit.failed(usual().iter(), 1, 8192).is_some(), fit.pause())).collect();
+        assert!(waits[..9].iter().all(|(again, _)| *again) && !waits[9].0, "{waits:?}");
+        assert_eq!((waits[0].1, waits[1].1, waits[9].1), (Duration::ZERO, FIRST_PAUSE, LAST_PAUSE));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use datafusion::execution::TaskContext;
@@ -376,10 +377,11 @@ impl StreamingQuery {
     }
 
     /// Makes the next micro-batch smaller after one that did not fit into memory, and takes back what that one took.
+    /// Returns how long to wait before it.
     ///
     /// # Errors
     /// `error`, when it cannot be smaller.
-    pub(crate) fn shrink(&mut self, taken: Taken, error: Error) -> Result<()> {
+    pub(crate) fn shrink(&mut self, taken: Taken, error: Error) -> Result<Duration> {
         let mut planned = vec![0; self.topics.len()];
         for (index, range) in &taken.read {
             planned[*index] += range.to.abs_diff(range.from);
@@ -396,7 +398,7 @@ impl StreamingQuery {
                 let why = error.message().lines().next().unwrap_or_default();
                 let told = format!("{}: {how}", why.trim_end_matches(". Raise it"));
                 self.deps.observer.note(&told);
-                Ok(())
+                Ok(self.fit.pause())
             }
             None => Err(error),
         }

@@ -236,11 +236,16 @@ async fn micro_batches<F: Future<Output = Result<StreamingQuery>>>(
             match running.finish().await {
                 Ok(done) => ran = Some(done),
                 Err(error) if error.is_exhausted() => {
-                    query.shrink(taken, error)?;
+                    let pause = query.shrink(taken, error)?;
+                    outer_sleep(&mut outer, &mut inner, pause).await;
                     last = None;
                 }
                 // The log lost them while they were read. What was committed stands in the table.
-                Err(error) if query.passes_over(&error) => query = open().await?,
+                Err(error) if query.passes_over(&error) => {
+                    // What it holds is held once only.
+                    drop(query);
+                    query = open().await?;
+                }
                 Err(error) => return Err(query.with_culprit(error, taken.read, taken.clock).await),
             }
         }
@@ -250,17 +255,22 @@ async fn micro_batches<F: Future<Output = Result<StreamingQuery>>>(
         }
         if idle && (stopping || until.is_some()) {
             if !stopping {
-                tokio::select! {
-                    () = query.finish_upkeep() => {}
-                    () = outer.wait() => {}
-                    () = inner.wait() => {}
-                }
+                finish_upkeep(&mut query, &mut outer, &mut inner).await;
             }
             tracing::debug!(query = query.name(), "ended");
             return Ok(());
         } else if idle && !committed {
             outer_sleep(&mut outer, &mut inner, if wait.is_zero() { trigger.max(IDLE_POLL) } else { wait }).await;
         }
+    }
+}
+
+/// Lets upkeep come to its end, unless a stop comes first.
+async fn finish_upkeep(query: &mut StreamingQuery, outer: &mut Stop, inner: &mut Stop) {
+    tokio::select! {
+        () = query.finish_upkeep() => {}
+        () = outer.wait() => {}
+        () = inner.wait() => {}
     }
 }
 

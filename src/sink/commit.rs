@@ -251,7 +251,7 @@ impl DeltaSink {
     /// [passes](storage::is_passing) says that it is certainly not there.
     pub(super) async fn put(&self, version: u64, entry: &LogEntry) -> Result<Put> {
         let asked = Stopwatch::start();
-        let (mut round, mut is_refused) = (0, true);
+        let (mut round, mut unclear, mut is_refused) = (0u32, 0, true);
         let fault = loop {
             let fault = match self.put_once(version, entry).await {
                 Ok(Some(put)) => return Ok(put),
@@ -263,13 +263,14 @@ impl DeltaSink {
             let absence = fault.as_ref().and_then(|fault| Some((self.absence(fault, entry)?, fault)));
             let pause = match absence {
                 Some((absence, fault)) => absence.failed(fault).filter(|_| asked.elapsed() < LONGEST_PUT),
-                None if round == self.retries.limit => None,
+                None if unclear >= self.retries.limit => None,
                 None => {
                     tracing::warn!(table = %self.location(), version, round, "commit is unclear, asking the log again");
-                    Some(self.retries.pause.saturating_mul(1 << round.min(16)).min(LAST_PAUSE))
+                    unclear += 1;
+                    Some(self.retries.pause.saturating_mul(1 << (unclear - 1).min(16)).min(LAST_PAUSE))
                 }
             };
-            round += 1;
+            round = round.saturating_add(1);
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => break fault,

@@ -221,6 +221,24 @@ async fn an_unclear_commit_is_settled_by_the_log() {
     assert_eq!(open(&spec, &Storage::new()).await.unwrap().version(), Some(4));
 }
 
+/// However long the store was away before: that it is unclear does not go on for ever.
+#[tokio::test(start_paused = true)]
+async fn an_absence_is_waited_for_and_what_stays_unclear_ends() {
+    let place = place();
+    let script = Arc::new(Script::default());
+    let spec = spec(&place.location);
+    let absence = Arc::new(crate::storage::Absence::new("query t", None));
+    let mut sink = create(&spec, &script.storage().with_absence(&absence)).await;
+    let away = || std::iter::repeat_n(Fault::Before, 9);
+    *script.faults.lock().unwrap() = away().collect();
+    assert_eq!(sink.commit(commit(vec![], &[(0, 1)])).await.unwrap().version, 1);
+    *script.faults.lock().unwrap() = away().chain(std::iter::repeat_n(Fault::FalseConflict, 100)).collect();
+    let error = sink.commit(commit(vec![], &[(0, 2)])).await.unwrap_err();
+    assert!(error.message().contains("whether it was is not known"), "{error}");
+    assert!(!crate::storage::is_passing(&error), "the same rows must not be put under other files");
+    assert_eq!(script.faults.lock().unwrap().len(), 100 - 4, "one try and three more");
+}
+
 #[tokio::test]
 async fn a_store_that_stays_away_ends_the_tries() {
     let place = place();

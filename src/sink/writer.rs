@@ -56,6 +56,7 @@ pub struct SinkWriter {
     /// Rows of more partitions than may be open: they are brought together by partition before they are written.
     gathered: Vec<RecordBatch>,
     gathered_bytes: usize,
+    is_ending: bool,
     adds: Vec<Add>,
 }
 
@@ -94,6 +95,7 @@ impl DeltaSink {
             given: 0,
             gathered: Vec::new(),
             gathered_bytes: 0,
+            is_ending: false,
             adds: Vec::new(),
         }
     }
@@ -168,6 +170,7 @@ impl SinkWriter {
     /// # Errors
     /// `Unavailable` when the store fails; files written so far are never visible.
     pub async fn close(mut self) -> Result<Vec<Add>> {
+        self.is_ending = true;
         if !self.gathered.is_empty() {
             self.write_gathered().await?;
         }
@@ -225,7 +228,11 @@ impl SinkWriter {
             self.open = partitions;
         }
         self.given += bytes;
-        self.held.set(self.needed(self.given))
+        match self.held.set(self.needed(self.given)) {
+            // What is written last is not read again in smaller pieces.
+            Err(_) if self.is_ending => Ok(()),
+            done => done,
+        }
     }
 
     /// What the open files hold after so many bytes of rows. One of them may be ending its row group.

@@ -1,13 +1,14 @@
 //! Waiting for a store that fails: told once when it begins and once when it is over, with growing pauses.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::is_passing;
+use super::{is_passing, is_refusal};
 use crate::clock::Stopwatch;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// The pause after a failure; each further one is twice as long, up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -19,6 +20,8 @@ pub struct Absence {
     /// `None`: for ever.
     limit: Option<Duration>,
     away: Mutex<Option<Away>>,
+    /// Whether the stores have worked before.
+    worked: AtomicBool,
 }
 
 /// A store does not work.
@@ -38,7 +41,7 @@ impl fmt::Debug for Absence {
 impl Absence {
     /// `who` waits, up to `limit` from the first failure after a success on.
     pub fn new(who: impl Into<String>, limit: Option<Duration>) -> Self {
-        Self { who: who.into(), limit, away: Mutex::new(None) }
+        Self { who: who.into(), limit, away: Mutex::new(None), worked: AtomicBool::new(false) }
     }
 
     /// How long to wait before the next try; `None` when `error` is nothing to wait for, or the limit is over. The
@@ -67,13 +70,18 @@ impl Absence {
 
     /// The stores work. The first success since a failure is told.
     pub fn back(&self) {
+        self.worked.store(true, Ordering::Relaxed);
         if let Some(away) = self.away.lock().take() {
             tracing::warn!("{}: the store works again after {:.1} s", self.who, away.since.elapsed().as_secs_f64());
         }
     }
 
-    /// The error that ends the waiting, with how long it took.
+    /// The error that ends the waiting, with how long it took. A store that no longer lets us in is one that fails: it
+    /// is worth another start.
     pub fn told(&self, error: Error) -> Error {
+        if self.worked.load(Ordering::Relaxed) && is_refusal(&error) {
+            return error.of_kind(ErrorKind::Unavailable);
+        }
         match (self.limit, &*self.away.lock()) {
             (Some(limit), Some(_)) if is_passing(&error) => error.within(format!(
                 "{}: the store did not work for {:.1} s (flumen.store_timeout)",
@@ -111,5 +119,15 @@ mod tests {
         let told = absence.told(full());
         assert!(told.message().contains("0.5 s (flumen.store_timeout): no space"), "{told}");
         assert_eq!(Absence::new("query q", Some(Duration::ZERO)).failed(&full()), None);
+    }
+
+    #[test]
+    fn a_store_that_lets_us_in_no_longer_is_worth_another_start() {
+        let forbidden = || Error::invalid("no").caused_by(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+        let absence = Absence::new("query q", None);
+        assert_eq!(absence.told(forbidden()).kind(), ErrorKind::Invalid);
+        absence.back();
+        assert_eq!(absence.told(forbidden()).kind(), ErrorKind::Unavailable);
+        assert_eq!(absence.told(Error::invalid("another table")).kind(), ErrorKind::Invalid);
     }
 }

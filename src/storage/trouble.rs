@@ -90,7 +90,11 @@ impl Trouble {
                 let text = source.to_string();
                 let status = text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3));
                 match status {
+                    // What it does not implement is put only where nothing is.
+                    Some("501") => Trouble::Unable,
                     Some("408" | "425" | "429") => Trouble::Away,
+                    // Another region: it would send us there each time.
+                    None if text.contains("redirect without LOCATION") => Trouble::Unknown,
                     Some(status) if status.starts_with('4') => Trouble::Unknown,
                     _ => Trouble::Away,
                 }
@@ -104,6 +108,11 @@ impl Trouble {
 /// or overloaded.
 pub fn is_passing(error: &Error) -> bool {
     error.kind() == ErrorKind::Unavailable && passes(error)
+}
+
+/// Whether a store does not let us in, or is not there.
+pub fn is_refusal(error: &Error) -> bool {
+    error.kind() == ErrorKind::Invalid && matches!(Trouble::of(error), Trouble::Forbidden | Trouble::Missing)
 }
 
 /// Whether a disk is full: what it was to write is certainly not there.
@@ -200,6 +209,12 @@ mod tests {
             assert!(!passes(local(kind)), "{kind}");
         }
         assert!(!passes(server("Server returned non-2xx status code: 400 Bad Request: ")));
+        assert!(!passes(server(
+            "Received redirect without LOCATION, this normally indicates an incorrectly set region"
+        )));
+        let unable = failed("s3://b/t", "it was not shown", server("Server returned non-2xx status code: 501 : "));
+        assert_eq!(unable.kind(), ErrorKind::Invalid);
+        assert!(unable.message().contains("cannot put only where nothing is"), "{unable}");
         assert!(!passes(StoreError::Unauthenticated { path: "t".into(), source: "401".into() }));
         assert!(!passes(StoreError::NotFound { path: "t".into(), source: "no such bucket".into() }));
         assert!(!is_passing(&Error::unavailable("a micro-batch failed")));

@@ -201,7 +201,11 @@ impl Storage {
         }
         let probe = path.join("_flumen").join(format!("probe-{id}"));
         let create = || store.put_opts(&probe, "probe".into(), PutMode::Create.into());
-        create().await.map_err(|e| failed(location, PROBED, e))?;
+        match create().await {
+            // Nobody else has this id: an answer was lost, and the client asked again.
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+            Err(e) => return Err(failed(location, PROBED, e)),
+        }
         let again = create().await;
         let deleted = store.delete(&probe).await;
         match again {

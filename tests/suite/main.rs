@@ -16,6 +16,7 @@ mod delta;
 mod disk;
 mod exactly_once;
 mod faults;
+mod faulty_proxy;
 mod fencing;
 mod log_conformance;
 mod main_job;

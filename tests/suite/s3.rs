@@ -11,6 +11,7 @@ use crate::ads::impressions;
 use crate::binary::{Background, finish, until, workspace};
 use crate::broker::Broker;
 use crate::chance::Chance;
+use crate::faulty_proxy::FaultyProxy;
 use crate::{delta, topics};
 
 const FILE: &str = "land.sql";
@@ -53,6 +54,19 @@ impl S3 {
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", "id")
             .env("AWS_SECRET_ACCESS_KEY", "canary-secret")
+    }
+
+    /// Each of the 600 records of a test is in one table, once: the bid of impression n is n / 8, and number 7 is broken.
+    #[track_caller]
+    fn check_rows(&self) {
+        let offsets = |table: &str, column: &str| -> Vec<i64> {
+            let mut offsets: Vec<i64> = self.read(table).rows.iter().map(|row| row[column].as_i64().unwrap()).collect();
+            offsets.sort_unstable();
+            offsets
+        };
+        assert_eq!(offsets("landed", "at"), (0..400).filter(|n| *n != 7).collect::<Vec<_>>());
+        assert_eq!(offsets("landed_quarantine", "at"), (400..600).collect::<Vec<_>>());
+        assert_eq!(offsets("landed_dead_letters", "offset"), [7]);
     }
 
     fn read(&self, table: &str) -> delta::Foreign {
@@ -103,19 +117,33 @@ fn a_table_in_s3_is_written_exactly_once() {
     }
     let done = finish(&mut run()).exits(0);
     assert!(!done.stderr.contains("canary-secret") && !done.stdout.contains("canary-secret"));
-    let offsets = |table: &str, column: &str| -> Vec<i64> {
-        let mut offsets: Vec<i64> = s3.read(table).rows.iter().map(|row| row[column].as_i64().unwrap()).collect();
-        offsets.sort_unstable();
-        offsets
-    };
-    // The bid of impression n is n / 8.
-    assert_eq!(offsets("landed", "at"), (0..400).filter(|n| *n != 7).collect::<Vec<_>>());
-    assert_eq!(offsets("landed_quarantine", "at"), (400..600).collect::<Vec<_>>());
-    assert_eq!(offsets("landed_dead_letters", "offset"), [7]);
+    s3.check_rows();
     let mut status = Broker::shared().flumen(dir.path(), ["-o", "json", "status", FILE]);
     let status = finish(s3.environment(&mut status)).exits(0).json();
     assert_eq!((&status[0]["topics"][0]["partitions"][0]["lag"], &status[0]["dead_letters"]), (&json!(0), &json!(1)));
     assert!(finish(&mut run()).exits(0).stdout.is_empty(), "nothing is left to do");
+}
+
+/// What was put is sometimes told to have failed, and what failed is sometimes there.
+#[test]
+fn a_store_that_goes_wrong_at_random_gets_each_record_once() {
+    let topic = topics::new_topic(Broker::shared(), "wrong-s3", 1);
+    let mut values = impressions(0..600);
+    values[7] = vec![0x0a, 0xff];
+    topics::produce(Broker::shared(), &topic, 0, &values);
+    let mut faults = 0;
+    for seed in 17..20 {
+        let s3 = S3::start();
+        let dir = place(&topic, "s3://books/landed");
+        let proxy = FaultyProxy::start(&format!("127.0.0.1:{}", s3.port), 3, seed);
+        let mut command = Broker::shared().flumen(dir.path(), ["-o", "json", "run", FILE, "--available-now"]);
+        let command = s3.environment(&mut command).env("AWS_ENDPOINT_URL", format!("http://{}", proxy.address()));
+        let done = finish(command).exits(0);
+        faults += proxy.faults();
+        s3.check_rows();
+        assert_eq!(done.json().len(), 6, "seed {seed}: one version for each micro-batch\n{}", done.stderr);
+    }
+    assert!(faults > 20, "only {faults} requests went wrong");
 }
 
 #[test]

@@ -127,6 +127,11 @@ impl Error {
         self.source.as_ref().is_some_and(|source| source.is::<Exhausted>())
     }
 
+    /// Whether it is about a table whose definition another writer changed: whoever opens it anew may go on.
+    pub fn is_redefined(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is::<Redefined>())
+    }
+
     /// The same error of another kind.
     #[must_use]
     pub fn of_kind(mut self, kind: ErrorKind) -> Self {
@@ -223,6 +228,18 @@ impl fmt::Display for Exhausted {
 }
 
 impl StdError for Exhausted {}
+
+/// A table whose definition another writer changed, as the cause of an error: whoever opens it anew may go on.
+#[derive(Debug)]
+pub struct Redefined;
+
+impl fmt::Display for Redefined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("another writer changed its constraints")
+    }
+}
+
+impl StdError for Redefined {}
 
 /// The error of somebody who asked for more memory than there is.
 fn exhausted(why: &str) -> Error {

@@ -163,9 +163,10 @@ impl Drop for Running {
     }
 }
 
-/// Micro-batch after micro-batch. When a store of a table fails in a way that passes, all that was not committed is
-/// planned and run again, from what the log then says. That no commit may arrive later is certain by then: one whose
-/// fate is unclear is put again and again until the log answers, and the run ends when it does not.
+/// Micro-batch after micro-batch. When a store of a table fails in a way that passes, or another writer gave the table
+/// new constraints, all that was not committed is planned and run again, from what the log then says. That no commit
+/// may arrive later is certain by then: one whose fate is unclear is put again and again until the log answers, and the
+/// run ends when it does not.
 async fn drive(
     (deps, alerts): (Deps, Alerts),
     pipeline: Arc<Pipeline>,
@@ -185,6 +186,13 @@ async fn drive(
         else {
             return Ok(());
         };
+        if error.is_redefined() {
+            tracing::warn!(
+                "query {}: its table has other constraints now, and its rows are held against them",
+                spec.name
+            );
+            continue;
+        }
         let Some(pause) = absence.failed(&error) else { return Err(absence.told(error)) };
         outer_sleep(&mut outer, &mut inner, pause).await;
         if outer.requested() || inner.requested() {

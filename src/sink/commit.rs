@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::clock::Stopwatch;
-use crate::error::{Alarm, Error, ErrorKind, Result};
+use crate::error::{Alarm, Error, ErrorKind, Redefined, Result};
 use crate::fault_point;
 use crate::sink::definition::Definition;
 use crate::sink::entry::{Digest, Entry};
@@ -205,7 +205,8 @@ impl DeltaSink {
                 "table `{}`: another writer changed its constraints in version {version}; run it again, and the rows \
                  are held against them too",
                 self.location()
-            )));
+            ))
+            .caused_by(Redefined));
         }
         Ok(())
     }

@@ -83,7 +83,7 @@ fn whoever_wakes_up_behind_another_instance_stops() {
     place.produce(10..20);
     finish(&mut place.run(&["--available-now"])).exits(0);
     let versions = delta::log(&place.table()).len();
-    place.produce(20..30);
+    place.produce(30..40);
     sleeper.signal("CONT");
     let woken = sleeper.wait().exits(4);
     assert!(woken.stderr.contains("another instance"), "{}", woken.stderr);
@@ -142,6 +142,11 @@ DeltaTable(t).alter.set_table_properties({'delta.logRetentionDuration': 'interva
     until("it goes on", PATIENCE, || place.position() == 20);
     assert_eq!(place.rows(), [-1, -1].into_iter().chain(0..20).collect::<Vec<_>>());
     sleeper.signal("STOP");
+    place.python("DeltaTable(t).alter.add_constraint({'below': 'at < 1000'})");
+    place.produce(20..30);
+    sleeper.signal("CONT");
+    until("it holds its rows against the new constraint and goes on", PATIENCE, || place.position() == 30);
+    sleeper.signal("STOP");
     place.python(
         "from deltalake import Field
 from deltalake.schema import PrimitiveType
@@ -153,5 +158,17 @@ DeltaTable(t).alter.add_columns([Field('more', PrimitiveType('long'), nullable=T
     for part in ["no longer is what the contract says", "more", "\"alert\":\"contract_broken\""] {
         assert!(woken.stderr.contains(part), "{part}: {}", woken.stderr);
     }
-    assert_eq!(place.position(), 20);
+    assert_eq!(place.position(), 30);
+}
+
+#[test]
+fn rows_are_held_against_a_foreign_constraint() {
+    let place = Place::new("foreign-check");
+    let sleeper = place.asleep();
+    place.python("DeltaTable(t).alter.add_constraint({'below': 'at < 15'})");
+    place.produce(10..20);
+    sleeper.signal("CONT");
+    let woken = sleeper.wait().exits(3);
+    assert!(woken.stderr.contains("check below (at < 15) is broken"), "{}", woken.stderr);
+    assert_eq!(place.position(), 10);
 }

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -58,10 +59,11 @@ def watch(pid: int, table: Path, progress: list) -> dict:
 
 
 def grown(samples: list, key: str, share: float, slack: int) -> str | None:
-    """Compares the second fifth with the last: the first one is a start."""
+    """Compares the medians of the second fifth and of the last: the first one is a start, and a round of upkeep that a
+    sample falls into takes some more for a moment."""
     fifth = max(1, len(samples) // 5)
-    early = max(sample[key] for sample in samples[fifth : 2 * fifth])
-    late = max(sample[key] for sample in samples[-fifth:])
+    early = statistics.median(sample[key] for sample in samples[fifth : 2 * fifth])
+    late = statistics.median(sample[key] for sample in samples[-fifth:])
     return f"{key} grew from {early} to {late}" if late > early * (1 + share) + slack else None
 
 

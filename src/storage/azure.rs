@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use deltalake::logstore::{ObjectStoreFactory, ObjectStoreRef, StorageConfig};
 use deltalake::{DeltaResult, DeltaTableError};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::azure::MicrosoftAzureBuilder;
 use object_store::path::Path;
 use url::Url;
 
@@ -22,24 +22,20 @@ struct Azure;
 
 impl ObjectStoreFactory for Azure {
     fn parse_url_opts(&self, url: &Url, config: &StorageConfig) -> DeltaResult<(ObjectStoreRef, Path)> {
-        let store = builder(url, &config.raw).build().map_err(DeltaTableError::from)?;
-        Ok((Arc::new(store), Path::from_url_path(url.path()).map_err(object_store::Error::from)?))
+        cloud::placed(builder(url, &config.raw).build().map_err(DeltaTableError::from)?, url)
     }
 }
 
 /// The container of `url`; options win over the environment.
 fn builder(url: &Url, options: &HashMap<String, String>) -> MicrosoftAzureBuilder {
-    let mut builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str());
-    for (key, value) in options {
-        if let Ok(key) = key.to_lowercase().parse::<AzureConfigKey>() {
-            builder = builder.with_config(key, value);
-        }
-    }
-    builder
+    let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str());
+    cloud::known(options).fold(builder, |builder, (key, value)| builder.with_config(key, value))
 }
 
 #[cfg(test)]
 mod tests {
+    use object_store::azure::AzureConfigKey;
+
     use super::*;
 
     #[test]

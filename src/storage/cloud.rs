@@ -1,6 +1,8 @@
 //! What the stores of all clouds have in common: which schemes there are, what a build must have for them, where
 //! credentials are looked for, and their logs.
 
+use std::collections::HashMap;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use deltalake::DeltaResult;
@@ -8,6 +10,8 @@ use deltalake::logstore::{
     LogStore, LogStoreFactory, ObjectStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
     object_store_factories,
 };
+use object_store::ObjectStore;
+use object_store::path::Path;
 use url::Url;
 
 use crate::error::Error;
@@ -74,6 +78,16 @@ pub(super) fn register(schemes: &[&str], stores: Arc<dyn ObjectStoreFactory>) {
         object_store_factories().insert(key.clone(), Arc::clone(&stores));
         logstore_factories().insert(key, Arc::new(Logs));
     }
+}
+
+/// Those of the options that a store knows, by its own keys.
+pub(super) fn known<K: FromStr>(options: &HashMap<String, String>) -> impl Iterator<Item = (K, &str)> {
+    options.iter().filter_map(|(key, value)| Some((key.to_lowercase().parse().ok()?, value.as_str())))
+}
+
+/// A store, and the place in it that `url` names.
+pub(super) fn placed(store: impl ObjectStore, url: &Url) -> DeltaResult<(ObjectStoreRef, Path)> {
+    Ok((Arc::new(store), Path::from_url_path(url.path()).map_err(object_store::Error::from)?))
 }
 
 /// Logs in stores that put a version only where none is.

@@ -26,12 +26,9 @@ struct S3;
 
 impl ObjectStoreFactory for S3 {
     fn parse_url_opts(&self, url: &Url, config: &StorageConfig) -> DeltaResult<(ObjectStoreRef, Path)> {
-        let mut builder = AmazonS3Builder::from_env().with_url(url.as_str().replacen("s3a://", "s3://", 1));
-        for (key, value) in &config.raw {
-            if let Ok(key) = key.to_lowercase().parse::<AmazonS3ConfigKey>() {
-                builder = builder.with_config(key, value);
-            }
-        }
+        let builder = AmazonS3Builder::from_env().with_url(url.as_str().replacen("s3a://", "s3://", 1));
+        let mut builder =
+            cloud::known(&config.raw).fold(builder, |builder, (key, value)| builder.with_config(key, value));
         if !has_credentials(&builder) {
             for (key, value) in Profile::read().settings() {
                 builder = builder.with_config(key, value);
@@ -40,8 +37,8 @@ impl ObjectStoreFactory for S3 {
         if builder.get_config_value(&AmazonS3ConfigKey::Region).is_none() {
             builder = builder.with_region(REGION);
         }
-        let store = builder.with_conditional_put(S3ConditionalPut::ETagMatch).build().map_err(DeltaTableError::from)?;
-        Ok((Arc::new(store), Path::from_url_path(url.path()).map_err(object_store::Error::from)?))
+        let builder = builder.with_conditional_put(S3ConditionalPut::ETagMatch);
+        cloud::placed(builder.build().map_err(DeltaTableError::from)?, url)
     }
 }
 

@@ -56,6 +56,15 @@ fn ads(topic: &str, options: &str) -> String {
     )
 }
 
+/// The topic of [`Blob`]s as a table of the file in `root`.
+fn blobs(root: &Path, topic: &str) -> String {
+    std::fs::write(root.join("blob.proto"), BLOB).unwrap();
+    format!(
+        "CREATE EXTERNAL TABLE blobs STORED AS KAFKA LOCATION 'kafka://${{env:KAFKA_BROKERS}}/{topic}'
+         OPTIONS ('value.proto' 'blob.proto', 'value.message' 't.Blob');"
+    )
+}
+
 #[test]
 fn a_backlog_is_read_within_the_limit() {
     let records: u64 = match std::env::var("FLUMEN_MEMORY").as_deref() {
@@ -82,7 +91,6 @@ fn records_of_ten_megabytes_are_read_within_the_limit() {
     const RECORDS: u64 = 40;
     let (broker, place) = (Broker::shared(), workspace());
     let topic = topics::new_topic(broker, "wide", 2);
-    std::fs::write(place.path().join("blob.proto"), BLOB).unwrap();
     // Text that does not get smaller when it is packed.
     let mut chance = crate::chance::Chance::new(7);
     let body: String = (0..10_000_000).map(|_| char::from(b'0' + chance.below(75) as u8)).collect();
@@ -90,14 +98,11 @@ fn records_of_ten_megabytes_are_read_within_the_limit() {
         let blob = Blob { ad_id: format!("ad-{n:05}"), body: body.clone() };
         topics::produce(broker, &topic, (n % 2) as i32, &[blob.encode_to_vec()]);
     }
-    let sql = format!(
-        "CREATE EXTERNAL TABLE blobs STORED AS KAFKA LOCATION 'kafka://${{env:KAFKA_BROKERS}}/{topic}'
-         OPTIONS ('value.proto' 'blob.proto', 'value.message' 't.Blob');
-         CREATE EXTERNAL TABLE content_with_categories STORED AS DELTA LOCATION 'queries/data/content_with_categories';
-         CREATE EXTERNAL TABLE out (ad_id VARCHAR, category VARCHAR, body VARCHAR) STORED AS DELTA LOCATION 'out';
-         INSERT INTO out SELECT b.ad_id, c.category, b.body
-         FROM blobs b JOIN content_with_categories c ON b.ad_id = c.ad_id;"
-    );
+    let sql = blobs(place.path(), &topic)
+        + "CREATE EXTERNAL TABLE content_with_categories STORED AS DELTA LOCATION 'queries/data/content_with_categories';
+           CREATE EXTERNAL TABLE out (ad_id VARCHAR, category VARCHAR, body VARCHAR) STORED AS DELTA LOCATION 'out';
+           INSERT INTO out SELECT b.ad_id, c.category, b.body
+           FROM blobs b JOIN content_with_categories c ON b.ad_id = c.ad_id;";
     let done = run_within_limit(place.path(), &sql, RECORDS);
     assert!(done.stderr.contains("the micro-batch is planned anew for records of up to 14.3 MiB"), "{}", done.stderr);
 }
@@ -123,18 +128,14 @@ fn a_micro_batch_that_does_not_fit_is_halved() {
     const RECORDS: u64 = 120_000;
     let (broker, place) = (Broker::shared(), workspace());
     let topic = topics::new_topic(broker, "halved", 1);
-    std::fs::write(place.path().join("blob.proto"), BLOB).unwrap();
     let body = "b".repeat(600);
     let blob = |n: u64| Blob { ad_id: format!("ad-{n:05}"), body: body.clone() }.encode_to_vec();
     topics::produce(broker, &topic, 0, &(0..RECORDS).map(blob).collect::<Vec<_>>());
     // The lookup is larger than the micro-batch, so the join holds what the micro-batch reads, beside the lookup.
-    let sql = format!(
-        "CREATE EXTERNAL TABLE blobs STORED AS KAFKA LOCATION 'kafka://${{env:KAFKA_BROKERS}}/{topic}'
-         OPTIONS ('value.proto' 'blob.proto', 'value.message' 't.Blob');
-         CREATE EXTERNAL TABLE names STORED AS CSV LOCATION 'names.csv';
-         CREATE EXTERNAL TABLE out (ad_id VARCHAR, name VARCHAR, body VARCHAR) STORED AS DELTA LOCATION 'out';
-         INSERT INTO out SELECT b.ad_id, n.name, b.body FROM blobs b LEFT JOIN names n ON b.ad_id = n.ad_id;"
-    );
+    let sql = blobs(place.path(), &topic)
+        + "CREATE EXTERNAL TABLE names STORED AS CSV LOCATION 'names.csv';
+           CREATE EXTERNAL TABLE out (ad_id VARCHAR, name VARCHAR, body VARCHAR) STORED AS DELTA LOCATION 'out';
+           INSERT INTO out SELECT b.ad_id, n.name, b.body FROM blobs b LEFT JOIN names n ON b.ad_id = n.ad_id;";
     let names: String = (0..400_000).map(|n| format!("ad-{n:05},{n:250}\n")).collect();
     std::fs::write(place.path().join("names.csv"), format!("ad_id,name\n{names}")).unwrap();
     let done = run_within_limit(place.path(), &sql, RECORDS);

@@ -1,5 +1,6 @@
 //! Made-up ad impressions: record `n` is always the same.
 
+use chrono::{DateTime, Utc};
 use prost::Message;
 
 /// `ads.v1.AdImpression`, as `proto/ads/v1/ads.proto` has it.
@@ -60,11 +61,12 @@ impl Impressions {
         Self { total: total.max(1), message: AdImpression::default() }
     }
 
-    /// Key and value of impression `number`.
-    pub(crate) fn encode(&mut self, number: u64, key: &mut Vec<u8>, value: &mut Vec<u8>) {
+    /// Key and value of impression `number`, seen at its own place in the two days, or at `now`.
+    pub(crate) fn encode(&mut self, number: u64, now: Option<DateTime<Utc>>, key: &mut Vec<u8>, value: &mut Vec<u8>) {
         use std::fmt::Write;
         let draw = mix(number);
         let millis = (u128::from(number) * u128::from(SPAN_MILLIS) / u128::from(self.total)) as i64;
+        let its_own = Timestamp { seconds: FIRST_SECOND + millis / 1000, nanos: (millis % 1000) as i32 * 1_000_000 };
         let message = &mut self.message;
         let text = |field: &mut String, arguments: std::fmt::Arguments<'_>| {
             field.clear();
@@ -75,8 +77,8 @@ impl Impressions {
         text(&mut message.context_id, format_args!("context-{:016x}", mix(draw >> 16)));
         text(&mut message.user_id, format_args!("user-{:010}", (draw >> 24) % 200_000));
         text(&mut message.session_id, format_args!("session-{:016x}", mix(draw)));
-        message.impressed_at =
-            Some(Timestamp { seconds: FIRST_SECOND + millis / 1000, nanos: (millis % 1000) as i32 * 1_000_000 });
+        let now = now.map(|now| Timestamp { seconds: now.timestamp(), nanos: now.timestamp_subsec_nanos() as i32 });
+        message.impressed_at = Some(now.unwrap_or(its_own));
         let placement = message.placement.get_or_insert_default();
         text(&mut placement.page, format_args!("/page/{}", (draw >> 40) % 500));
         placement.slot = ((draw >> 50) % 12) as i32;
@@ -107,14 +109,19 @@ mod tests {
     fn record_n_is_always_the_same() {
         let (mut key, mut first, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let mut impressions = Impressions::new(1000);
-        impressions.encode(7, &mut key, &mut first);
-        impressions.encode(8, &mut key, &mut again);
+        impressions.encode(7, None, &mut key, &mut first);
+        impressions.encode(8, None, &mut key, &mut again);
         assert_ne!(first, again);
-        impressions.encode(7, &mut key, &mut again);
+        impressions.encode(7, None, &mut key, &mut again);
         assert_eq!(first, again);
         let message = AdImpression::decode(first.as_slice()).unwrap();
         assert_eq!(message.ad_id.as_bytes(), key);
         assert!(message.impressed_at.unwrap().seconds >= FIRST_SECOND);
+        let now = DateTime::from_timestamp(5, 7_000).unwrap();
+        impressions.encode(7, Some(now), &mut key, &mut again);
+        let stamped = AdImpression::decode(again.as_slice()).unwrap();
+        assert_eq!(stamped.impressed_at, Some(Timestamp { seconds: 5, nanos: 7_000 }));
+        assert_eq!(stamped.user_id, message.user_id);
     }
 
     #[test]
@@ -123,7 +130,7 @@ mod tests {
         let mut impressions = Impressions::new(10_000);
         let bytes: usize = (0..10_000)
             .map(|n| {
-                impressions.encode(n, &mut key, &mut value);
+                impressions.encode(n, None, &mut key, &mut value);
                 value.len()
             })
             .sum();

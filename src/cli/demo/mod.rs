@@ -18,7 +18,7 @@ use crate::engine::{self, QuerySession, RunOptions, SessionParts};
 use crate::error::{Error, Result};
 use crate::observe::{Observer, Progress, grouped};
 use crate::pipeline::Pipeline;
-use publish::Publisher;
+use publish::{Pace, Publisher};
 
 static PROTO: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/proto");
 static QUERIES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/queries");
@@ -43,6 +43,9 @@ pub(crate) struct Demo {
     /// The topic for --publish-to
     #[arg(long, value_name = "TOPIC", default_value = TOPIC, requires = "publish_to")]
     topic: String,
+    /// Publish so many records a second, each stamped with the time, for --publish-to; otherwise as fast as it goes
+    #[arg(long, value_name = "RECORDS", requires = "publish_to", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
 }
 
 impl Demo {
@@ -86,7 +89,8 @@ impl Demo {
     async fn publish(&self, brokers: &str) -> Result<()> {
         let watch = Stopwatch::start();
         publish::make_topic(brokers, &self.topic, PARTITIONS).await?;
-        let publisher = Publisher::new(brokers, &self.topic, self.records, None)?;
+        let publisher =
+            Publisher::new(brokers, &self.topic, self.records, self.rate.map_or(Pace::Unbound, Pace::Rate))?;
         let counts = tokio::task::spawn_blocking(move || publisher.publish())
             .await
             .map_err(|e| Error::unavailable(format!("the publisher failed: {e}")))??;
@@ -107,7 +111,7 @@ impl Demo {
         let (stopper, stop) = engine::stopper();
         let deps =
             load::deps(pipeline, Arc::clone(&observer) as Arc<dyn Observer>, Some(pipeline.settings.broker_timeout))?;
-        let publisher = Publisher::new(brokers, TOPIC, self.records, Some(receiver.clone()))?;
+        let publisher = Publisher::new(brokers, TOPIC, self.records, Pace::Reader(receiver.clone()))?;
         let publishing = tokio::task::spawn_blocking(move || publisher.publish());
         let all = self.records;
         let until_all_read = async {

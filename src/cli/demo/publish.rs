@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 
 use super::cluster::producer_config;
 use super::impressions::Impressions;
+use crate::clock::{Clock, Stopwatch, SystemClock};
 use crate::error::{Error, Result};
 
 /// Records that may be published and not yet read. The broker in this process keeps 5 MiB a partition; a record takes
@@ -48,9 +50,21 @@ pub(crate) struct Publisher {
     producer: ThreadedProducer<Deliveries>,
     topic: String,
     records: u64,
-    /// Records read and rows written so far, when somebody reads at the same time.
-    read: Option<watch::Receiver<(u64, u64)>>,
+    pace: Pace,
 }
+
+/// How fast records are published.
+pub(crate) enum Pace {
+    /// As fast as the broker takes them.
+    Unbound,
+    /// Not further ahead of a reader than the broker keeps: records read and rows written so far.
+    Reader(watch::Receiver<(u64, u64)>),
+    /// So many records a second; each is stamped with the time at which it is published.
+    Rate(u32),
+}
+
+/// Records that are due are published together, so often.
+const TICK: Duration = Duration::from_millis(2);
 
 /// Makes the topic when it is not there.
 ///
@@ -79,17 +93,12 @@ pub(crate) struct Published {
 }
 
 impl Publisher {
-    /// A publisher; with `read` it waits for the reader.
-    pub(crate) fn new(
-        brokers: &str,
-        topic: &str,
-        records: u64,
-        read: Option<watch::Receiver<(u64, u64)>>,
-    ) -> Result<Self> {
+    /// A publisher.
+    pub(crate) fn new(brokers: &str, topic: &str, records: u64, pace: Pace) -> Result<Self> {
         let producer = producer_config(brokers).create_with_context(Deliveries::default()).map_err(|e| {
             Error::invalid(format!("no producer for {brokers}: {e}; name brokers as HOST:PORT[,HOST:PORT]"))
         })?;
-        Ok(Self { producer, topic: topic.to_owned(), records, read })
+        Ok(Self { producer, topic: topic.to_owned(), records, pace })
     }
 
     /// Publishes all of them and waits until the broker has them. Blocks.
@@ -98,9 +107,10 @@ impl Publisher {
         let mut published = Published::default();
         let mut key = Vec::new();
         let mut value = Vec::new();
+        let watch = Stopwatch::start();
         while published.records < self.records {
-            self.wait_for_reader(published.records)?;
-            impressions.encode(published.records, &mut key, &mut value);
+            let now = self.wait_for_turn(published.records, &watch)?;
+            impressions.encode(published.records, now, &mut key, &mut value);
             let record = BaseRecord::to(&self.topic).key(key.as_slice()).payload(value.as_slice());
             match self.producer.send(record) {
                 Ok(()) => {
@@ -129,16 +139,24 @@ impl Publisher {
         Error::unavailable(format!("publishing to topic {}: {error}; is the broker up?", self.topic))
     }
 
-    fn wait_for_reader(&mut self, published: u64) -> Result<()> {
-        match &self.read {
-            Some(read) if published >= read.borrow().0 + AHEAD => {}
-            _ => return Ok(()),
+    /// Waits until record `published` may go; the time to stamp it with, where it is not its own.
+    fn wait_for_turn(&mut self, published: u64, watch: &Stopwatch) -> Result<Option<DateTime<Utc>>> {
+        match &self.pace {
+            Pace::Unbound => return Ok(None),
+            Pace::Rate(rate) => {
+                while published as f64 >= watch.elapsed().as_secs_f64() * f64::from(*rate) {
+                    std::thread::sleep(TICK);
+                }
+                return Ok(Some(SystemClock.now()));
+            }
+            Pace::Reader(read) if published >= read.borrow().0 + AHEAD => {}
+            Pace::Reader(_) => return Ok(None),
         }
         self.flush()?;
-        let Some(read) = &mut self.read else { return Ok(()) };
+        let Pace::Reader(read) = &mut self.pace else { return Ok(None) };
         let waited = futures::executor::block_on(read.wait_for(|(done, _)| published < done + AHEAD / 2));
         match waited {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(None),
             Err(_) => Err(Error::unavailable("the run ended while records were still being published")),
         }
     }

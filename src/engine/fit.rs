@@ -11,6 +11,9 @@ use bytesize::ByteSize;
 use super::records::RecordCounts;
 use crate::memory::Memory;
 
+/// The records of the first micro-batch of a run at most: how wide they are is not known yet, and whatever is wrong with
+/// the pipeline shows early.
+const FIRST_ROWS: u64 = 50_000;
 /// Micro-batches that fit in a row before twice as large ones are tried again.
 const GROW_AFTER: u32 = 8;
 /// The pause after the second micro-batch in a row that did not fit: another query may hold what is missing. Each
@@ -33,11 +36,15 @@ pub(crate) struct Fit {
     memory: Memory,
     /// The records of a topic that a micro-batch takes at most; `None`: as many as the file says.
     rows: Option<u64>,
+    /// Whether nothing was read yet.
+    is_first: bool,
     /// Micro-batches that fit since that was changed.
     fitted: u32,
     /// Micro-batches in a row that did not fit, and those of one record among them.
     failed: u32,
     smallest: u32,
+    /// Whether joins hold lookups whole, whatever they take.
+    builds_lookups: bool,
     /// The bytes of a record, on average.
     record_bytes: u64,
     /// The bytes of a record where they are widest; it decays.
@@ -47,11 +54,27 @@ pub(crate) struct Fit {
 impl Fit {
     /// Nothing is known yet.
     pub(crate) fn new(memory: Memory) -> Self {
-        Self { memory, rows: None, fitted: 0, failed: 0, smallest: 0, record_bytes: RECORD_BYTES, widest: 0 }
+        Self {
+            memory,
+            rows: None,
+            is_first: true,
+            fitted: 0,
+            failed: 0,
+            smallest: 0,
+            builds_lookups: true,
+            record_bytes: RECORD_BYTES,
+            widest: 0,
+        }
+    }
+
+    /// Whether joins hold lookups as hash tables from micro-batch to micro-batch; otherwise whichever side is smaller.
+    pub(crate) fn builds_lookups(&self) -> bool {
+        self.builds_lookups
     }
 
     /// The records of a topic for one micro-batch, where the file allows `max`.
     pub(crate) fn rows(&self, max: u64) -> u64 {
+        let max = if self.is_first { max.min(FIRST_ROWS) } else { max };
         self.rows.map_or(max, |rows| rows.min(max))
     }
 
@@ -111,7 +134,11 @@ impl Fit {
         let half = (planned / 2).max(1);
         self.rows = Some(half);
         self.smallest += u32::from(planned <= 1);
-        (self.smallest < LAST_TRIES).then(|| format!("the micro-batch is halved, to {half} records"))
+        let mut told = format!("the micro-batch is halved, to {half} records");
+        if self.failed > 1 && std::mem::take(&mut self.builds_lookups) {
+            told.push_str(", and joins no longer keep lookups as hash tables");
+        }
+        (self.smallest < LAST_TRIES).then_some(told)
     }
 
     /// How long to wait before the next try.
@@ -132,6 +159,7 @@ impl Fit {
             self.widest = self.widest.max(sizes.widest + sizes.widest / 2);
         }
         if let Some(average) = bytes.checked_div(read) {
+            self.is_first = false;
             self.record_bytes = average.max(1);
         }
     }
@@ -163,11 +191,23 @@ mod tests {
     }
 
     #[test]
+    fn the_first_micro_batch_is_a_small_one() {
+        let mut fit = Fit::new(Memory::new(320_000_000).unwrap());
+        assert_eq!((fit.rows(1000), fit.rows(1_000_000)), (1000, FIRST_ROWS));
+        fit.ran(counts(0, 0).iter());
+        assert_eq!(fit.rows(1_000_000), FIRST_ROWS);
+        fit.ran(counts(100, 10_000).iter());
+        assert_eq!(fit.rows(1_000_000), 1_000_000);
+    }
+
+    #[test]
     fn what_does_not_fit_is_halved_and_grows_again() {
         let mut fit = Fit::new(Memory::new(320_000_000).unwrap());
         let usual = || counts(1000, 100_000);
         assert!(fit.failed(usual().iter(), 1000, 8192).unwrap().contains("halved, to 500 records"));
-        assert!(fit.failed(usual().iter(), 500, 8192).unwrap().contains("250"));
+        assert!(fit.builds_lookups());
+        assert!(fit.failed(usual().iter(), 500, 8192).unwrap().contains("to 250 records, and joins no longer keep"));
+        assert!(!fit.builds_lookups());
         assert_eq!(fit.rows(1000), 250);
         (0..GROW_AFTER).for_each(|_| fit.ran(usual().iter()));
         assert_eq!(fit.rows(1000), 500);

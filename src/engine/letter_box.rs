@@ -73,7 +73,8 @@ impl LetterBox {
                 locations.push(location);
             }
         }
-        let context = SessionContext::new_with_config_rt(super::session::config(pipeline)?, deps.memory.runtime());
+        let context =
+            SessionContext::new_with_config_rt(super::session::config(pipeline, false)?, deps.memory.runtime());
         Ok(Some(Self { owner, sink, sides, locations, context }))
     }
 

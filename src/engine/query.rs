@@ -15,6 +15,7 @@ use super::commit_info::CommitInfo;
 use super::fit::Fit;
 use super::held::HeldEnds;
 use super::position::Lost;
+use super::query_plan::{QueryPlan, Shape};
 use super::query_topic::Topic;
 use super::records::RecordCounts;
 use super::runner::{Planned, Post, Ran, Read, Runner, Share, Taken};
@@ -29,9 +30,7 @@ use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
 use crate::error::{Alarm, Error, Result};
 use crate::fault_point;
-use crate::observe::{
-    Durations, Progress, Records, Rows, SinkProgress, SourceProgress, TopicOffsets, check_conservation,
-};
+use crate::observe::{Durations, Progress, Records, Rows, SinkProgress, check_conservation};
 use crate::offsets::{self, Start};
 use crate::pipeline::{DataLoss, OnDecodeError, Pipeline, QuerySpec, SchemaChange, SinkSpec};
 use crate::sink::{Add, Created, DeltaSink, GONE, Litter, Owner, SideCommit, SideFiles, SinkCommit, topic_hash};
@@ -49,6 +48,8 @@ pub(crate) struct StreamingQuery {
     sides: Arc<SideTables>,
     session: QuerySession,
     logical: LogicalPlan,
+    /// Of the last micro-batch.
+    plan: Option<QueryPlan>,
     enforcer: Arc<ContractEnforcer>,
     upkeep: Upkeep,
     held: HeldEnds,
@@ -111,6 +112,7 @@ impl StreamingQuery {
             topics: Vec::new(),
             session,
             logical,
+            plan: None,
             enforcer: Arc::new(enforcer),
             last_start: None,
             pipeline,
@@ -273,24 +275,21 @@ impl StreamingQuery {
         let asked = watch.elapsed();
         let clock = self.deps.clock.now();
         self.session.refresh_lookups().await?;
-        let mut state = self.session.state(clock)?;
-        let batch_rows = self.fit.batch_rows(state.config().batch_size());
-        let streams = self.fit.streams(state.config().target_partitions());
-        *state.config_mut() = state.config().clone().with_batch_size(batch_rows).with_target_partitions(streams);
-        let optimized = state.optimize(&self.logical)?;
-        let wanted = selection::used_fields(&optimized)?;
+        let mut query_plan = self.query_plan(clock)?;
         for (topic, share) in self.topics.iter().zip(&shares) {
             let slice = Slice {
                 ranges: share.ranges.clone(),
-                selection: wanted.clone(),
+                selection: query_plan.wanted().clone(),
                 counts: Arc::clone(&share.counts),
-                record_bytes: Some(self.fit.record_bytes()),
-                widest: self.fit.widest(batch_rows),
+                is_sized: !query_plan.builds_lookups(),
+                record_bytes: self.fit.record_bytes(),
+                widest: self.fit.widest(query_plan.batch_rows()),
                 ..Slice::default()
             };
-            topic.prepare(&optimized, &slice)?;
+            topic.prepare(query_plan.optimized(), &slice)?;
         }
-        let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
+        let (plan, context) = query_plan.next().await?;
+        self.plan = Some(query_plan);
         for (topic, share) in self.topics.iter_mut().zip(&shares) {
             topic.next = share.next.clone();
         }
@@ -302,7 +301,7 @@ impl StreamingQuery {
             shares,
             posts,
             plan,
-            context: state.task_ctx(),
+            context,
             lookups: self.session.lookup_versions(),
             lag,
             watch,
@@ -313,6 +312,21 @@ impl StreamingQuery {
                 ..Durations::default()
             },
         }))
+    }
+
+    /// The plan of the last micro-batch, or another one when something that shaped it has changed.
+    fn query_plan(&mut self, clock: DateTime<Utc>) -> Result<QueryPlan> {
+        let configured = self.session.context().copied_config();
+        let shape = Shape {
+            lookups: self.session.lookup_versions(),
+            batch_rows: self.fit.batch_rows(configured.batch_size()),
+            streams: self.fit.streams(configured.target_partitions()),
+            builds_lookups: self.fit.builds_lookups(),
+        };
+        match self.plan.take() {
+            Some(plan) if plan.fits(&shape) => Ok(plan),
+            _ => QueryPlan::new(self.session.state(clock)?, &self.logical, shape),
+        }
     }
 
     /// What the next micro-batch takes of each topic, where the dead letters arrive, and how many records are left
@@ -391,6 +405,8 @@ impl StreamingQuery {
             topic.lost.extend(lost);
         }
         self.batch -= 1;
+        // What its joins hold was planned for another size.
+        self.plan = None;
         let most = planned.into_iter().max().unwrap_or_default();
         let configured = self.session.context().copied_config().batch_size();
         match self.fit.failed(taken.counts.iter(), most, configured) {
@@ -442,13 +458,17 @@ impl StreamingQuery {
         }
     }
 
+    /// Notes how large the records of a micro-batch were that has run.
+    pub(crate) fn learn(&mut self, ran: &Ran) {
+        self.fit.ran(ran.planned.shares.iter().map(|share| &share.counts));
+    }
+
     /// Closes the files of a micro-batch and commits it, then its side tables.
     ///
     /// # Errors
     /// `Fenced` when another instance has moved on, `Unavailable` when the store fails.
     pub(crate) async fn commit(&mut self, ran: Ran) -> Result<Progress> {
         let Ran { mut planned, mut written, letters, litter } = ran;
-        self.fit.ran(planned.shares.iter().map(|share| &share.counts));
         let within = |e: Error| e.within(format!("query {}", self.sink_spec.name));
         let watch = Stopwatch::start();
         fault_point::pass("close").await?;
@@ -516,21 +536,7 @@ impl StreamingQuery {
 
     fn progress(&self, planned: &Planned, version: i64, records: Records, rows: Rows) -> Progress {
         let seconds = (planned.durations.trigger_execution / 1000.0).max(1e-6);
-        let sources = self.topics.iter().zip(&planned.shares).map(|(topic, share)| {
-            let spec = topic.tables[0].spec();
-            let of = |offsets| TopicOffsets::from([(spec.topic.clone(), offsets)]);
-            let odd = share.counts.oddities();
-            SourceProgress {
-                description: format!("kafka://{}/{}", spec.brokers, spec.topic),
-                start_offset: of(share.ranges.iter().map(|r| (r.partition, r.from)).collect()),
-                end_offset: of(share.next.clone()),
-                latest_offset: of(share.latest.clone()),
-                num_input_rows: share.counts.totals().read,
-                num_unknown_fields: odd.unknown_fields,
-                num_nameless_enum_numbers: odd.nameless_numbers,
-                num_impossible_dates: odd.impossible_dates,
-            }
-        });
+        let sources = self.topics.iter().zip(&planned.shares).map(|(topic, share)| topic.progress(share));
         let since_last = Some(planned.since_last).filter(|seconds| *seconds > 0.0);
         Progress {
             name: self.sink_spec.name.clone(),

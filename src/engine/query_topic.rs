@@ -6,9 +6,11 @@ use std::sync::Arc;
 use datafusion::logical_expr::LogicalPlan;
 
 use super::position::Lost;
+use super::runner::Share;
 use super::selection;
 use super::topic::{Slice, TopicTable};
 use crate::error::Result;
+use crate::observe::{SourceProgress, TopicOffsets};
 use crate::source::{Log, TopicIdentity};
 
 /// A topic of a query.
@@ -36,6 +38,23 @@ impl Topic {
             table.prepare(Slice { is_shared: scans > 1, counts, ..slice.clone() });
         }
         Ok(())
+    }
+
+    /// What a micro-batch read of it.
+    pub(crate) fn progress(&self, share: &Share) -> SourceProgress {
+        let spec = self.tables[0].spec();
+        let of = |offsets| TopicOffsets::from([(spec.topic.clone(), offsets)]);
+        let odd = share.counts.oddities();
+        SourceProgress {
+            description: format!("kafka://{}/{}", spec.brokers, spec.topic),
+            start_offset: of(share.ranges.iter().map(|r| (r.partition, r.from)).collect()),
+            end_offset: of(share.next.clone()),
+            latest_offset: of(share.latest.clone()),
+            num_input_rows: share.counts.totals().read,
+            num_unknown_fields: odd.unknown_fields,
+            num_nameless_enum_numbers: odd.nameless_numbers,
+            num_impossible_dates: odd.impossible_dates,
+        }
     }
 
     /// The reader that tells bounds and identity.

@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::record_key::KeyDecoder;
+use super::row_filter::{Condition, FirstPass, oversized};
 use super::writer_schemas::WriterSchemas;
-use crate::decode::{DecodeFault, Decoder, Oddities, Reason, Selection};
+use crate::decode::{DecodeFault, Decoder, Oddities, Selection};
 use crate::error::{Alarm, Error, Result};
 use crate::observe::Records;
 use crate::pipeline::{DEAD_LETTERS_FREE, KeyFormat, NullValue, OnDecodeError, SourceSpec, ValueFormat};
@@ -188,6 +189,28 @@ enum Column {
     SchemaId,
 }
 
+/// What a scan of a topic gives.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Wish {
+    /// Its columns: indices into those of the topic's table.
+    pub(crate) projection: Vec<usize>,
+    /// Of nested messages, only what this names.
+    pub(crate) selection: Selection,
+    /// Several scans read the topic: each decodes what any of them wants, so that all find the same dead letters.
+    pub(crate) is_shared: bool,
+    /// Which rows.
+    pub(crate) condition: Option<Condition>,
+}
+
+/// Where the condition of a scan is answered.
+#[derive(Debug)]
+enum Filter {
+    /// Before anything else is decoded.
+    First(Box<FirstPass>),
+    /// From decoded rows: from these columns of the decoder.
+    After(Condition, Vec<usize>),
+}
+
 /// Turns raw batches into the projected columns of one topic. It keeps its buffers from batch to batch.
 #[derive(Debug)]
 pub(crate) struct RecordDecoder {
@@ -198,6 +221,7 @@ pub(crate) struct RecordDecoder {
     columns: Vec<Column>,
     schema: SchemaRef,
     decoder: Option<Decoder>,
+    filter: Option<Filter>,
     key: Option<KeyDecoder>,
     /// Takes values out of their frames, where they have some.
     writers: Option<WriterSchemas>,
@@ -206,18 +230,13 @@ pub(crate) struct RecordDecoder {
 }
 
 impl RecordDecoder {
-    /// A decoder for these columns (indices into `spec.schema`), of nested messages only what `selection` names. With
-    /// `is_shared` it also decodes, and holds records to, the other fields that `selection` names.
+    /// A decoder for what `wish` names. With `is_shared` it also decodes, and holds records to, the other fields that the
+    /// selection names.
     ///
     /// # Errors
     /// `Invalid` when a column has no decoder; the pipeline's check has refused that before.
-    pub(crate) fn new(
-        spec: &SourceSpec,
-        projection: &[usize],
-        selection: &Selection,
-        is_shared: bool,
-        registry: Option<&Arc<Registry>>,
-    ) -> Result<Self> {
+    pub(crate) fn new(spec: &SourceSpec, wish: &Wish, registry: Option<&Arc<Registry>>) -> Result<Self> {
+        let Wish { projection, selection, is_shared, condition } = wish;
         let schema = Arc::new(spec.schema.project(projection).map_err(|e| Error::invalid(e.to_string()))?);
         let mut fields = Vec::new();
         let mut columns = Vec::new();
@@ -239,23 +258,45 @@ impl RecordDecoder {
                 (Some(_), _) => Column::SchemaId,
             });
         }
-        if is_shared {
+        if *is_shared {
             let others = spec.schema.fields().iter().take(meta).enumerate();
             let others =
                 others.filter(|(index, field)| !projection.contains(index) && selection.field(field.name()).is_some());
             fields.extend(others.map(|(_, field)| field.name().as_str()));
         }
-        let wants_key = columns.contains(&Column::DecodedKey) || (is_shared && selection.field("_key").is_some());
+        let names: Vec<&str> = match condition {
+            Some(condition) => {
+                condition.columns.iter().map(|&index| spec.schema.field(index).name().as_str()).collect()
+            }
+            None => Vec::new(),
+        };
+        let wants_key = columns.contains(&Column::DecodedKey) || (*is_shared && selection.field("_key").is_some());
         let key = if wants_key { KeyDecoder::new(&spec.key)? } else { None };
-        let mut writers = None;
+        // What every scan has to find, or what is only known once the frame is read, is decoded whole.
+        let is_first = !is_shared && key.is_none() && registry.is_none();
+        if !is_first {
+            let lacking: Vec<&str> = names.iter().copied().filter(|name| !fields.contains(name)).collect();
+            fields.extend(lacking);
+        }
+        let (mut writers, mut filter) = (None, None);
         let decoder = match &spec.format {
             ValueFormat::Raw => None,
             ValueFormat::Protobuf { shape, message, shaping, .. } => {
+                let nullable = spec.on_null_value == NullValue::Row;
+                if let Some(condition) = condition {
+                    filter = Some(if is_first {
+                        let decoder = Decoder::of_shape(shape, &names, selection, nullable)?;
+                        Filter::First(Box::new(FirstPass::new(decoder, condition.clone())))
+                    } else {
+                        let place = |name| fields.iter().position(|field| field == name);
+                        Filter::After(condition.clone(), names.iter().filter_map(place).collect())
+                    });
+                }
                 let wanted = |name: &&str| (name.to_string(), selection.field(name).cloned().unwrap_or_default());
                 let wanted = Selection::Fields(fields.iter().map(wanted).collect());
                 let of = |it| WriterSchemas::new(Arc::clone(it), message, *shaping, wanted);
                 writers = registry.map(of).transpose()?;
-                Some(Decoder::of_shape(shape, &fields, selection, spec.on_null_value == NullValue::Row)?)
+                Some(Decoder::of_shape(shape, &fields, selection, nullable)?)
             }
         };
         Ok(Self {
@@ -266,6 +307,7 @@ impl RecordDecoder {
             columns,
             schema,
             decoder,
+            filter,
             key,
             writers,
             schema_ids: Vec::new(),
@@ -299,7 +341,10 @@ impl RecordDecoder {
         counts.dead.fetch_add(dead, Ordering::Relaxed);
         counts.decoded.fetch_add(raw.len() as u64 - nulls - dead, Ordering::Relaxed);
         let rows = self.rows(raw, kept)?;
-        let odd = self.decoder.as_mut().map(Decoder::take_oddities).unwrap_or_default();
+        let mut odd = self.decoder.as_mut().map(Decoder::take_oddities).unwrap_or_default();
+        if let Some(Filter::First(first)) = &mut self.filter {
+            odd.unknown_fields = first.take_unknown_fields();
+        }
         if odd != Oddities::default() {
             counts.odd.lock().add(odd);
         }
@@ -355,8 +400,15 @@ impl RecordDecoder {
             });
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
-            .map_err(|e| Error::unavailable(format!("topic {}: columns do not fit together: {e}", self.topic)))
+        let misfit = |e| Error::unavailable(format!("topic {}: columns do not fit together: {e}", self.topic));
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options).map_err(misfit)?;
+        match (&self.filter, &values) {
+            (Some(Filter::After(condition, columns)), Some(values)) => {
+                let mask = condition.mask(&values.project(columns).map_err(misfit)?)?;
+                arrow::compute::filter_record_batch(&rows, &mask).map_err(misfit)
+            }
+            _ => Ok(rows),
+        }
     }
 
     /// Decodes keys and values.
@@ -365,23 +417,57 @@ impl RecordDecoder {
         if self.decoder.is_none() && self.key.is_none() {
             return Ok(Values { kept: kept(raw, skip, &[]), letters: None });
         }
-        let mut nulls = raw.values.nulls.iter().copied().peekable();
+        let nulls = &raw.values.nulls;
         let mut dead = Vec::new();
-        let mut faults = Vec::new();
-        for row in 0..raw.len() {
-            let is_null = nulls.next_if_eq(&(row as u32)).is_some();
-            if is_null && skip {
-                continue;
+        let mut chosen = None;
+        if let Some(Filter::First(first)) = &mut self.filter {
+            let passed = first.run(raw, skip, self.max_record_bytes)?;
+            dead = passed.dead;
+            if let Some((row, fault)) = dead.first().filter(|_| self.on_decode_error == OnDecodeError::Fail) {
+                return Err(self.refuse(raw, *row as usize, fault));
             }
-            let Err(fault) = self.record(raw, row, is_null) else { continue };
-            if self.on_decode_error == OnDecodeError::Fail {
-                return Err(self.refuse(raw, row, &fault));
+            for &row in &passed.rows {
+                let is_null = !nulls.is_empty() && nulls.binary_search(&row).is_ok();
+                self.keep_or_bury(raw, row, is_null, &mut dead)?;
             }
-            dead.push(row as u32);
-            faults.push(fault);
+            chosen = Some(passed.rows);
+            dead.sort_unstable_by_key(|(row, _)| *row);
+        } else {
+            let mut nulls = nulls.iter().copied().peekable();
+            for row in 0..raw.len() as u32 {
+                let is_null = nulls.next_if_eq(&row).is_some();
+                if !(is_null && skip) {
+                    self.keep_or_bury(raw, row, is_null, &mut dead)?;
+                }
+            }
         }
+        let (dead, faults): (Vec<u32>, Vec<DecodeFault>) = dead.into_iter().unzip();
         let letters = (!dead.is_empty()).then(|| Letters { raw: raw.only(&dead), faults });
-        Ok(Values { kept: kept(raw, skip, &dead), letters })
+        let kept = match chosen {
+            Some(mut rows) => {
+                rows.retain(|row| dead.binary_search(row).is_err());
+                Some(rows)
+            }
+            None => kept(raw, skip, &dead),
+        };
+        Ok(Values { kept, letters })
+    }
+
+    /// Decodes one record, or adds it to the dead.
+    #[inline]
+    fn keep_or_bury(
+        &mut self,
+        raw: &RawBatch,
+        row: u32,
+        is_null: bool,
+        dead: &mut Vec<(u32, DecodeFault)>,
+    ) -> Result<()> {
+        let Err(fault) = self.record(raw, row as usize, is_null) else { return Ok(()) };
+        if self.on_decode_error == OnDecodeError::Fail {
+            return Err(self.refuse(raw, row as usize, &fault));
+        }
+        dead.push((row, fault));
+        Ok(())
     }
 
     /// Decodes one record, whole or not at all.
@@ -409,7 +495,7 @@ impl RecordDecoder {
             return Ok(());
         }
         if value.len() > self.max_record_bytes {
-            return Err(DecodeFault { reason: Reason::Oversized, position: 0, field: String::new() });
+            return Err(oversized());
         }
         let Some(writers) = &mut self.writers else { return decoder.push(value) };
         let framed = writers.unframe(value)?;

@@ -21,6 +21,9 @@ use crate::pipeline::{LookupFormat, LookupSpec, ModelSpec, Pipeline, QuerySpec};
 use crate::registry::Registry;
 use crate::storage::Storage;
 
+/// Bytes and rows of a side of a join that is made into one hash table: any lookup, and no topic.
+const LARGEST_BUILD: (usize, usize) = (1 << 38, u32::MAX as usize - 1);
+
 /// Which of the file's declarations a session holds.
 #[derive(Debug, Clone, Default)]
 pub struct SessionParts {
@@ -75,7 +78,8 @@ impl QuerySession {
     /// # Errors
     /// `Invalid` for a lookup or model that is missing or not as declared.
     pub async fn new(deps: &Deps, pipeline: &Pipeline, parts: SessionParts) -> Result<Self> {
-        let context = SessionContext::new_with_config_rt(config(pipeline)?, deps.memory.runtime());
+        let config = config(pipeline, !parts.topics.is_empty())?;
+        let context = SessionContext::new_with_config_rt(config, deps.memory.runtime());
         let mut session = Self { context, topics: Vec::new(), lookups: Vec::new(), models: Vec::new() };
         for spec in pipeline.sources.iter().filter(|s| parts.topics.contains(&s.name)) {
             let open: Option<OpenLog> = parts.connect.then(|| {
@@ -219,9 +223,17 @@ fn load_model(spec: &ModelSpec) -> Result<Arc<dyn Model>> {
     model::load(&spec.name, &spec.language, &spec.path, None)
 }
 
-/// A session's options: those of the file's `SET`s over ours.
-pub(crate) fn config(pipeline: &Pipeline) -> Result<SessionConfig> {
+/// A session's options: those of the file's `SET`s over ours. `streams`: it has topics.
+pub(crate) fn config(pipeline: &Pipeline, streams: bool) -> Result<SessionConfig> {
     let mut config = SessionConfig::new();
+    let optimizer = &mut config.options_mut().optimizer;
+    // Nothing here reads a filter that a join finds while it runs.
+    optimizer.enable_dynamic_filter_pushdown = false;
+    if streams {
+        // A lookup's hash table is made once, by one stream, and stands: however large it is, all streams share it.
+        (optimizer.hash_join_single_partition_threshold, optimizer.hash_join_single_partition_threshold_rows) =
+            LARGEST_BUILD;
+    }
     for (key, value) in &pipeline.session {
         config.options_mut().set(key, value)?;
     }

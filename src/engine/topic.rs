@@ -1,6 +1,6 @@
 //! A topic as a table of DataFusion: a scan reads `[from, to)` of each partition and ends.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,26 +10,30 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result as DfResult, Statistics, internal_err};
+use datafusion::common::{DFSchema, Result as DfResult, Statistics, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, RecordOutput,
+};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, statistics::StatisticsArgs,
 };
 use parking_lot::Mutex;
 
-use super::records::{RecordCounts, RecordDecoder};
+use super::records::{RecordCounts, RecordDecoder, Wish};
+use super::row_filter::Condition;
 use super::writer_schemas::schemas_of;
 use crate::decode::Selection;
 use crate::error::{Error, Exhausted, Result};
 use crate::fault_point;
 use crate::memory::{Held, Memory};
 use crate::offsets::PartitionRange;
-use crate::pipeline::SourceSpec;
+use crate::pipeline::{SourceSpec, ValueFormat};
 use crate::registry::Registry;
 use crate::source::{Log, RawStream};
 
@@ -44,8 +48,11 @@ pub(crate) struct Slice {
     pub(crate) is_shared: bool,
     /// Counts what the first scan of the topic reads.
     pub(crate) counts: Arc<RecordCounts>,
-    /// The bytes of a record, where they are known.
-    pub(crate) record_bytes: Option<u64>,
+    /// Whether the planner is told how many records it is, each of `record_bytes`; otherwise it counts as more than any
+    /// lookup has.
+    pub(crate) is_sized: bool,
+    /// The bytes of a record.
+    pub(crate) record_bytes: u64,
     /// The bytes of a record beyond which the micro-batch has to be planned in another way.
     pub(crate) widest: Option<usize>,
 }
@@ -54,7 +61,10 @@ pub(crate) struct Slice {
 pub(crate) type OpenLog = Arc<dyn Fn() -> Result<Arc<dyn Log>> + Send + Sync>;
 
 /// A topic under its name in the pipeline file.
-pub(crate) struct TopicTable {
+pub(crate) struct TopicTable(Arc<Shared>);
+
+/// What the table and its scans share.
+struct Shared {
     spec: SourceSpec,
     state: Mutex<TopicState>,
     open: Option<OpenLog>,
@@ -70,15 +80,7 @@ struct TopicState {
     scans: usize,
     /// One reader for each scan of a plan; they live as long as the table, so that ranges follow on from each other.
     logs: Vec<(Arc<dyn Log>, Held)>,
-    pools: VecDeque<(Decoding, Arc<DecoderPool>)>,
-}
-
-/// What a decoder was made for.
-#[derive(Debug, Clone, PartialEq)]
-struct Decoding {
-    projection: Vec<usize>,
-    selection: Selection,
-    is_shared: bool,
+    pools: VecDeque<(Wish, Arc<DecoderPool>)>,
 }
 
 /// Decoders that wait for their next micro-batch, with their buffers.
@@ -92,7 +94,7 @@ const KEPT_POOLS: usize = 8;
 
 impl fmt::Debug for TopicTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TopicTable").field("name", &self.spec.name).field("topic", &self.spec.topic).finish()
+        f.debug_struct("TopicTable").field("name", &self.spec().name).field("topic", &self.spec().topic).finish()
     }
 }
 
@@ -104,28 +106,37 @@ impl TopicTable {
         registry: Option<Arc<Registry>>,
         memory: Memory,
     ) -> Self {
-        Self { spec, state: Mutex::new(TopicState::default()), open, registry, memory }
+        Self(Arc::new(Shared { spec, state: Mutex::new(TopicState::default()), open, registry, memory }))
     }
 
     /// What it declares.
     pub(crate) fn spec(&self) -> &SourceSpec {
-        &self.spec
+        &self.0.spec
     }
 
-    /// Says what the next plan reads.
+    /// Says what the next plan reads, or the next micro-batch of a plan that is there.
     pub(crate) fn prepare(&self, slice: Slice) {
-        let mut state = self.state.lock();
+        let mut state = self.0.state.lock();
         state.slice = Some(slice);
         state.scans = 0;
     }
 
     /// What became of the records that the last plan read, once it has run.
     pub(crate) fn counts(&self) -> Option<Arc<RecordCounts>> {
-        self.state.lock().slice.as_ref().map(|slice| Arc::clone(&slice.counts))
+        self.0.state.lock().slice.as_ref().map(|slice| Arc::clone(&slice.counts))
     }
 
     /// The reader of scan `index` of a plan.
+    ///
+    /// # Errors
+    /// What opening it returns; `Unavailable` when it does not fit into memory.
     pub(crate) fn log(&self, index: usize) -> Result<Arc<dyn Log>> {
+        self.0.log(index)
+    }
+}
+
+impl Shared {
+    fn log(&self, index: usize) -> Result<Arc<dyn Log>> {
         let mut state = self.state.lock();
         let Some(open) = &self.open else {
             return Err(Error::invalid(format!("topic {} is not connected", self.spec.topic)));
@@ -139,75 +150,111 @@ impl TopicTable {
         Ok(Arc::clone(&state.logs[index].0))
     }
 
-    fn pool(&self, decoding: Decoding) -> Arc<DecoderPool> {
+    fn pool(&self, wish: &Wish) -> Arc<DecoderPool> {
         let mut state = self.state.lock();
-        if let Some((_, pool)) = state.pools.iter().find(|(known, _)| *known == decoding) {
+        if let Some((_, pool)) = state.pools.iter().find(|(known, _)| known == wish) {
             return Arc::clone(pool);
         }
         if state.pools.len() == KEPT_POOLS {
             state.pools.pop_front();
         }
         let pool = Arc::new(DecoderPool::default());
-        state.pools.push_back((decoding, Arc::clone(&pool)));
+        state.pools.push_back((wish.clone(), Arc::clone(&pool)));
         pool
+    }
+
+    /// Whether a condition can be answered from fields of the value alone.
+    fn answers(&self, filter: &Expr) -> bool {
+        let columns = filter.column_refs();
+        let is_field =
+            |name: &str| self.spec.schema.index_of(name).is_ok_and(|index| index < self.spec.value_columns());
+        matches!(self.spec.format, ValueFormat::Protobuf { .. })
+            && !columns.is_empty()
+            && columns.iter().all(|column| is_field(&column.name))
+    }
+
+    /// `filters`, all of them, over the columns that they read.
+    fn condition(&self, state: &dyn Session, filters: &[Expr]) -> DfResult<Option<Condition>> {
+        let Some(all) = conjunction(filters.iter().cloned()) else { return Ok(None) };
+        let names: BTreeSet<String> = all.column_refs().iter().map(|column| column.name.clone()).collect();
+        let columns = names.iter().map(|name| self.spec.schema.index_of(name)).collect::<Result<Vec<_>, _>>()?;
+        let schema = DFSchema::try_from(self.spec.schema.project(&columns)?)?;
+        Ok(Some(Condition { columns, predicate: state.create_physical_expr(all, &schema)? }))
+    }
+
+    /// Scan `index` of a plan, over what the topic was prepared for.
+    fn scan(
+        self: &Arc<Self>,
+        index: usize,
+        projection: Vec<usize>,
+        condition: Option<Condition>,
+        properties: Arc<PlanProperties>,
+    ) -> Result<TopicScanExec> {
+        let slice = self.state.lock().slice.clone();
+        let connected = self.open.is_some() && slice.is_some();
+        let slice = slice.unwrap_or_default();
+        let log = if connected { Some(self.log(index)?) } else { None };
+        // Only the first scan counts: a second branch over the same topic reads the same records again.
+        let counts = if index == 0 { Arc::clone(&slice.counts) } else { Arc::default() };
+        let wish = Wish { projection, selection: slice.selection.clone(), is_shared: slice.is_shared, condition };
+        let pool = self.pool(&wish);
+        Ok(TopicScanExec {
+            topic: Arc::clone(self),
+            index,
+            wish,
+            slice,
+            log,
+            counts,
+            pool,
+            stream: Arc::new(tokio::sync::Mutex::new(Reading::NotStarted)),
+            properties,
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
     }
 }
 
 #[async_trait]
 impl TableProvider for TopicTable {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.spec.schema)
+        Arc::clone(&self.spec().schema)
     }
 
     fn table_type(&self) -> TableType {
         TableType::Base
     }
 
+    /// Conditions on fields of the value are answered while records are decoded.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        let answers = |filter: &&Expr| match self.0.answers(filter) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(answers).collect())
+    }
+
     async fn scan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         _limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let projection: Vec<usize> =
-            projection.cloned().unwrap_or_else(|| (0..self.spec.schema.fields().len()).collect());
-        let (slice, index) = {
-            let mut state = self.state.lock();
-            let slice = state.slice.clone();
+            projection.cloned().unwrap_or_else(|| (0..self.spec().schema.fields().len()).collect());
+        let index = {
+            let mut state = self.0.state.lock();
             state.scans += 1;
-            (slice, state.scans - 1)
+            state.scans - 1
         };
-        let connected = self.open.is_some() && slice.is_some();
-        let slice = slice.unwrap_or_default();
-        let log = if connected { Some(self.log(index)?) } else { None };
-        // Only the first scan counts: a second branch over the same topic reads the same records again.
-        let counts = if index == 0 { Arc::clone(&slice.counts) } else { Arc::default() };
-        let pool = self.pool(Decoding {
-            projection: projection.clone(),
-            selection: slice.selection.clone(),
-            is_shared: slice.is_shared,
-        });
-        let schema = Arc::new(self.spec.schema.project(&projection)?);
+        let condition = self.0.condition(state, filters)?;
+        let schema = Arc::new(self.spec().schema.project(&projection)?);
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&schema)),
+            EquivalenceProperties::new(schema),
             Partitioning::UnknownPartitioning(state.config().target_partitions()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Ok(Arc::new(TopicScanExec {
-            spec: self.spec.clone(),
-            projection,
-            slice,
-            log,
-            registry: self.registry.clone(),
-            memory: self.memory.clone(),
-            counts,
-            pool,
-            stream: Arc::new(tokio::sync::Mutex::new(Reading::NotStarted)),
-            properties: Arc::new(properties),
-            metrics: ExecutionPlanMetricsSet::new(),
-        }))
+        Ok(Arc::new(self.0.scan(index, projection, condition, Arc::new(properties))?))
     }
 }
 
@@ -220,13 +267,13 @@ enum Reading {
 
 /// Reads and decodes the ranges of a micro-batch. Its output partitions take raw batches from one bounded stream, each
 /// the next one, so that all cores decode whatever the number of the topic's partitions is.
-struct TopicScanExec {
-    spec: SourceSpec,
-    projection: Vec<usize>,
+pub(crate) struct TopicScanExec {
+    topic: Arc<Shared>,
+    /// Which of the plan's scans of the topic it is.
+    index: usize,
+    wish: Wish,
     slice: Slice,
     log: Option<Arc<dyn Log>>,
-    registry: Option<Arc<Registry>>,
-    memory: Memory,
     counts: Arc<RecordCounts>,
     pool: Arc<DecoderPool>,
     stream: Arc<tokio::sync::Mutex<Reading>>,
@@ -236,18 +283,25 @@ struct TopicScanExec {
 
 impl fmt::Debug for TopicScanExec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TopicScanExec").field("topic", &self.spec.topic).field("ranges", &self.slice.ranges).finish()
+        f.debug_struct("TopicScanExec")
+            .field("topic", &self.topic.spec.topic)
+            .field("ranges", &self.slice.ranges)
+            .finish()
     }
 }
 
 impl DisplayAs for TopicScanExec {
     fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fields: Vec<&str> = self.projection.iter().map(|&i| self.spec.schema.field(i).name().as_str()).collect();
-        write!(f, "TopicScanExec: topic={}, columns=[{}]", self.spec.topic, fields.join(", "))?;
+        let spec = &self.topic.spec;
+        let fields: Vec<&str> = self.wish.projection.iter().map(|&i| spec.schema.field(i).name().as_str()).collect();
+        write!(f, "TopicScanExec: topic={}, columns=[{}]", spec.topic, fields.join(", "))?;
         if !self.slice.ranges.is_empty() {
             let ranges: Vec<String> =
                 self.slice.ranges.iter().map(|r| format!("{}:[{}, {})", r.partition, r.from, r.to)).collect();
             write!(f, ", ranges=[{}]", ranges.join(", "))?;
+        }
+        if let Some(condition) = &self.wish.condition {
+            write!(f, ", condition={}", condition.predicate)?;
         }
         Ok(())
     }
@@ -270,6 +324,12 @@ impl ExecutionPlan for TopicScanExec {
         Ok(self)
     }
 
+    /// The same scan over what its topic was prepared for since.
+    fn reset_state(self: Arc<Self>) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let Wish { projection, condition, .. } = self.wish.clone();
+        Ok(Arc::new(self.topic.scan(self.index, projection, condition, Arc::clone(&self.properties))?))
+    }
+
     fn apply_expressions(
         &self,
         _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
@@ -281,17 +341,18 @@ impl ExecutionPlan for TopicScanExec {
         Some(self.metrics.clone_inner())
     }
 
-    /// The planner puts the smaller side of a join into the hash table: tell it how many records there are at most.
+    /// The planner puts the smaller side of a join into the hash table: a topic counts as larger than any lookup.
     fn statistics_from_inputs(&self, _inputs: &[Arc<Statistics>], args: &StatisticsArgs) -> DfResult<Arc<Statistics>> {
-        let mut rows: i64 = self.slice.ranges.iter().map(|r| r.to - r.from).sum();
-        if self.slice.ranges.is_empty() {
-            rows = i64::from(u32::MAX);
+        let (mut rows, mut record_bytes) = (i64::from(u32::MAX), RECORD_BYTES);
+        if self.slice.is_sized {
+            rows = self.slice.ranges.iter().map(|r| r.to - r.from).sum();
+            record_bytes = self.slice.record_bytes;
         }
         let partitions = self.properties.partitioning.partition_count().max(1) as i64;
         if args.partition().is_some() {
             rows /= partitions;
         }
-        let record_bytes = usize::try_from(self.slice.record_bytes.unwrap_or(RECORD_BYTES)).unwrap_or(usize::MAX);
+        let record_bytes = usize::try_from(record_bytes).unwrap_or(usize::MAX);
         let mut statistics = Statistics::new_unknown(&self.schema());
         statistics.num_rows = Precision::Inexact(rows.max(0) as usize);
         statistics.total_byte_size = Precision::Inexact((rows.max(0) as usize).saturating_mul(record_bytes));
@@ -300,30 +361,26 @@ impl ExecutionPlan for TopicScanExec {
 
     fn execute(&self, partition: usize, _context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let Some(log) = self.log.clone() else {
-            return internal_err!("topic {} was planned without a connection and cannot be read", self.spec.topic);
+            let topic = &self.topic.spec.topic;
+            return internal_err!("topic {topic} was planned without a connection and cannot be read");
         };
         let waiting = self.pool.0.lock().pop();
         let decoder = match waiting {
             Some(decoder) => decoder,
-            None => RecordDecoder::new(
-                &self.spec,
-                &self.projection,
-                &self.slice.selection,
-                self.slice.is_shared,
-                self.registry.as_ref(),
-            )?,
+            None => RecordDecoder::new(&self.topic.spec, &self.wish, self.topic.registry.as_ref())?,
         };
         let reader = PartitionReader {
-            topic: self.spec.topic.clone(),
+            topic: self.topic.spec.topic.clone(),
             log,
-            registry: self.registry.clone(),
+            registry: self.topic.registry.clone(),
             ranges: self.slice.ranges.clone(),
             stream: Arc::clone(&self.stream),
             counts: Arc::clone(&self.counts),
             decoder: Some(decoder),
             pool: Arc::clone(&self.pool),
             metrics: BaselineMetrics::new(&self.metrics, partition),
-            held: self.memory.hold("the decoder"),
+            bytes: MetricBuilder::new(&self.metrics).counter("bytes_read", partition),
+            held: self.topic.memory.hold("the decoder"),
             widest: self.slice.widest,
         };
         let batches = futures::stream::try_unfold(reader, |mut reader| async move {
@@ -345,6 +402,8 @@ struct PartitionReader {
     decoder: Option<RecordDecoder>,
     pool: Arc<DecoderPool>,
     metrics: BaselineMetrics,
+    /// The bytes of keys and values that were read.
+    bytes: Count,
     /// The records that are being decoded, and their rows until the next ones are.
     held: Held,
     widest: Option<usize>,
@@ -376,6 +435,7 @@ impl PartitionReader {
                 learned.map_err(|error| error.within(format!("topic {}", self.topic)))?;
             }
             fault_point::pass("decode").await?;
+            self.bytes.add(raw.bytes());
             self.held.set(2 * raw.bytes())?;
             let decoded = {
                 let _timer = self.metrics.elapsed_compute().timer();
@@ -394,8 +454,7 @@ impl PartitionReader {
             }
             let rows = decoded.rows;
             if rows.num_rows() > 0 {
-                self.metrics.record_output(rows.num_rows());
-                return Ok(Some(rows));
+                return Ok(Some(rows.record_output(&self.metrics)));
             }
         }
     }
@@ -415,7 +474,7 @@ impl Drop for PartitionReader {
 /// What the log returns.
 pub(crate) async fn prepare_whole(table: &TopicTable) -> Result<()> {
     let log = table.log(0)?;
-    let from = super::position::first(&table.spec.topic, &table.spec.start, log.as_ref()).await?;
+    let from = super::position::first(&table.spec().topic, &table.spec().start, log.as_ref()).await?;
     let bounds = log.bounds().await?;
     let ranges = bounds
         .iter()

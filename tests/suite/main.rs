@@ -9,6 +9,7 @@ mod broker;
 mod chance;
 mod cluster;
 mod command_line;
+mod conditions;
 mod corpus;
 mod crash_matrix;
 mod dead_letters;

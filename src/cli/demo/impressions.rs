@@ -24,6 +24,26 @@ struct AdImpression {
     bid: f64,
 }
 
+impl AdImpression {
+    /// Leaves fields out, or adds labels, until it has about so many `bytes`.
+    fn resize(&mut self, bytes: usize, draw: u64) {
+        let leave_out: [fn(&mut Self); 4] = [
+            |message| message.labels.clear(),
+            |message| message.session_id.clear(),
+            |message| message.context_id.clear(),
+            |message| message.placement = None,
+        ];
+        for field in leave_out {
+            if self.encoded_len() > bytes {
+                field(self);
+            }
+        }
+        let lacking = bytes.saturating_sub(self.encoded_len());
+        let padding = |index| format!("{:0PADDING$x}", mix(draw ^ index));
+        self.labels.extend((0..(lacking / PADDING) as u64).map(padding));
+    }
+}
+
 /// `google.protobuf.Timestamp`.
 #[derive(Clone, PartialEq, Message)]
 struct Timestamp {
@@ -49,16 +69,21 @@ const SPAN_MILLIS: u64 = 2 * 86_400_000;
 /// The lookup knows ads 0 to 9,999: 83 % of these.
 const ADS: u64 = 12_000;
 
+/// A label that only makes a record larger has so many characters.
+const PADDING: usize = 100;
+
 /// The impressions of one run.
 pub(crate) struct Impressions {
     total: u64,
+    /// About how large a record shall be; `None`: as it comes.
+    bytes: Option<usize>,
     message: AdImpression,
 }
 
 impl Impressions {
-    /// `total` impressions, spread evenly over two days.
-    pub(crate) fn new(total: u64) -> Self {
-        Self { total: total.max(1), message: AdImpression::default() }
+    /// `total` impressions, spread evenly over two days; of about so many `bytes`, where that is said.
+    pub(crate) fn new(total: u64, bytes: Option<usize>) -> Self {
+        Self { total: total.max(1), bytes, message: AdImpression::default() }
     }
 
     /// Key and value of impression `number`, seen at its own place in the two days, or at `now`.
@@ -86,6 +111,9 @@ impl Impressions {
         message.labels.clear();
         message.labels.extend((0..(draw >> 60) % 3).map(|i| LABELS[((draw >> 58) + i) as usize % 4].to_owned()));
         message.bid = ((draw >> 32) % 10_000) as f64 / 1000.0;
+        if let Some(bytes) = self.bytes {
+            message.resize(bytes, draw);
+        }
         key.clear();
         key.extend_from_slice(message.ad_id.as_bytes());
         value.clear();
@@ -108,7 +136,7 @@ mod tests {
     #[test]
     fn record_n_is_always_the_same() {
         let (mut key, mut first, mut again) = (Vec::new(), Vec::new(), Vec::new());
-        let mut impressions = Impressions::new(1000);
+        let mut impressions = Impressions::new(1000, None);
         impressions.encode(7, None, &mut key, &mut first);
         impressions.encode(8, None, &mut key, &mut again);
         assert_ne!(first, again);
@@ -125,9 +153,23 @@ mod tests {
     }
 
     #[test]
+    fn records_have_about_the_size_that_is_asked_for() {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        for bytes in [50, 100, 500, 50_000] {
+            let mut impressions = Impressions::new(100, Some(bytes));
+            for number in 0..100 {
+                impressions.encode(number, None, &mut key, &mut value);
+                assert!((bytes / 2..=bytes + bytes / 10).contains(&value.len()), "{bytes}: {}", value.len());
+                let message = AdImpression::decode(value.as_slice()).unwrap();
+                assert!(message.ad_id.as_bytes() == key && message.impressed_at.is_some() && message.bid >= 0.0);
+            }
+        }
+    }
+
+    #[test]
     fn the_average_size_is_that_of_the_reference_job() {
         let (mut key, mut value) = (Vec::new(), Vec::new());
-        let mut impressions = Impressions::new(10_000);
+        let mut impressions = Impressions::new(10_000, None);
         let bytes: usize = (0..10_000)
             .map(|n| {
                 impressions.encode(n, None, &mut key, &mut value);

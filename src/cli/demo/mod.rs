@@ -18,6 +18,7 @@ use crate::engine::{self, QuerySession, RunOptions, SessionParts};
 use crate::error::{Error, Result};
 use crate::observe::{Observer, Progress, grouped};
 use crate::pipeline::Pipeline;
+use impressions::Impressions;
 use publish::{Pace, Publisher};
 
 static PROTO: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/proto");
@@ -46,6 +47,9 @@ pub(crate) struct Demo {
     /// Publish so many records a second, each stamped with the time, for --publish-to; otherwise as fast as it goes
     #[arg(long, value_name = "RECORDS", requires = "publish_to", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
+    /// Make records of about so many bytes, for --publish-to: fields are left out, or labels added
+    #[arg(long, value_name = "BYTES", requires = "publish_to", value_parser = clap::value_parser!(u32).range(50..))]
+    record_bytes: Option<u32>,
 }
 
 impl Demo {
@@ -89,8 +93,9 @@ impl Demo {
     async fn publish(&self, brokers: &str) -> Result<()> {
         let watch = Stopwatch::start();
         publish::make_topic(brokers, &self.topic, PARTITIONS).await?;
-        let publisher =
-            Publisher::new(brokers, &self.topic, self.records, self.rate.map_or(Pace::Unbound, Pace::Rate))?;
+        let impressions = Impressions::new(self.records, self.record_bytes.map(|bytes| bytes as usize));
+        let pace = self.rate.map_or(Pace::Unbound, Pace::Rate);
+        let publisher = Publisher::new(brokers, &self.topic, self.records, impressions, pace)?;
         let counts = tokio::task::spawn_blocking(move || publisher.publish())
             .await
             .map_err(|e| Error::unavailable(format!("the publisher failed: {e}")))??;
@@ -111,7 +116,8 @@ impl Demo {
         let (stopper, stop) = engine::stopper();
         let deps =
             load::deps(pipeline, Arc::clone(&observer) as Arc<dyn Observer>, Some(pipeline.settings.broker_timeout))?;
-        let publisher = Publisher::new(brokers, TOPIC, self.records, Pace::Reader(receiver.clone()))?;
+        let impressions = Impressions::new(self.records, None);
+        let publisher = Publisher::new(brokers, TOPIC, self.records, impressions, Pace::Reader(receiver.clone()))?;
         let publishing = tokio::task::spawn_blocking(move || publisher.publish());
         let all = self.records;
         let until_all_read = async {

@@ -50,6 +50,7 @@ pub(crate) struct Publisher {
     producer: ThreadedProducer<Deliveries>,
     topic: String,
     records: u64,
+    impressions: Impressions,
     pace: Pace,
 }
 
@@ -94,23 +95,22 @@ pub(crate) struct Published {
 
 impl Publisher {
     /// A publisher.
-    pub(crate) fn new(brokers: &str, topic: &str, records: u64, pace: Pace) -> Result<Self> {
+    pub(crate) fn new(brokers: &str, topic: &str, records: u64, impressions: Impressions, pace: Pace) -> Result<Self> {
         let producer = producer_config(brokers).create_with_context(Deliveries::default()).map_err(|e| {
             Error::invalid(format!("no producer for {brokers}: {e}; name brokers as HOST:PORT[,HOST:PORT]"))
         })?;
-        Ok(Self { producer, topic: topic.to_owned(), records, pace })
+        Ok(Self { producer, topic: topic.to_owned(), records, impressions, pace })
     }
 
     /// Publishes all of them and waits until the broker has them. Blocks.
     pub(crate) fn publish(mut self) -> Result<Published> {
-        let mut impressions = Impressions::new(self.records);
         let mut published = Published::default();
         let mut key = Vec::new();
         let mut value = Vec::new();
         let watch = Stopwatch::start();
         while published.records < self.records {
             let now = self.wait_for_turn(published.records, &watch)?;
-            impressions.encode(published.records, now, &mut key, &mut value);
+            self.impressions.encode(published.records, now, &mut key, &mut value);
             let record = BaseRecord::to(&self.topic).key(key.as_slice()).payload(value.as_slice());
             match self.producer.send(record) {
                 Ok(()) => {

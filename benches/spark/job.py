@@ -1,6 +1,6 @@
 """The reference job in PySpark: Kafka -> protobuf -> join with a Delta table -> model -> Delta table.
 
-Run by scripts/bench-spark with spark-submit. Prints the progress of each micro-batch as a line of JSON, once it is over.
+Run by scripts/bench-spark with spark-submit. At the end prints the progress of each micro-batch as a line of JSON.
 """
 import argparse
 import json
@@ -34,8 +34,6 @@ def logistic_model(spark, path):
     base = float(learner["learner_model_param"]["base_score"].strip("[]"))
     intercept = bias + math.log(base / (1 - base))
     ml = spark._jvm.org.apache.spark.ml
-    vector = spark._jvm.org.apache.spark.mllib.linalg.Vectors.dense(
-        spark.sparkContext._gateway.new_array(spark._jvm.double, len(weights)))
     values = spark.sparkContext._gateway.new_array(spark._jvm.double, len(weights))
     for at, weight in enumerate(weights):
         values[at] = weight

@@ -20,6 +20,7 @@ RATE = 10_000
 LEAD = 30
 TRIGGERS = ("200 milliseconds", "50 milliseconds")
 BATCH_SECONDS = 1800
+START_SECONDS = 300
 # XGBoost's own arithmetic, which Flumen keeps to, is in 32 bits; Spark ML's logistic regression is in 64.
 TOLERANCE = 1e-6
 
@@ -146,14 +147,14 @@ class Bench:
         """Runs a job while records come in; how long they took to be there, and what that took."""
         seconds = self.args.live_seconds
         say(f"{job.name}: {LEAD + seconds} s of {RATE:,} records a second")
+        publish = [self.args.binary, "demo", "--publish-to", self.args.brokers, "--topic", topic, "--records"]
+        self.start([*publish, "1000"], f"{job.log}-first", interval=5).wait(60)
         process = self.start(job.command, job.log, job.env, interval=0.2)
-        publish = [self.args.binary, "demo", "--publish-to", self.args.brokers, "--topic", topic, "--rate", str(RATE),
-                   "--records", str(RATE * (LEAD + seconds))]
-        publisher = self.start(publish, f"{job.log}-publisher", interval=5)
+        self.until(job, process, START_SECONDS, "nothing was committed", lambda commits, _: commits > 0)
+        publisher = self.start([*publish, str(RATE * (LEAD + seconds)), "--rate", str(RATE)],
+                               f"{job.log}-publisher", interval=5)
         publisher.wait(LEAD + seconds + 120)
-        self.until_quiet(job, process)
-        if not process.running():
-            raise Failed(f"{job.name} ended with {process.code}; the end of what it said:\n{process.tail()}")
+        self.until(job, process, 180, "there were still commits", lambda _, quiet: quiet > job.quiet)
         process.stop()
         commits = job.commits()
         seen, shown = tables.seen_and_shown(commits)
@@ -171,16 +172,19 @@ class Bench:
             "peak": process.peak(start, end) / 1e6}
 
     @staticmethod
-    def until_quiet(job, process):
-        """Waits until 10 s passed without a commit."""
-        known, since, began = -1, time.monotonic(), time.monotonic()
-        while process.running() and time.monotonic() - since < 10:
-            if time.monotonic() - began > 180:
-                raise Failed(f"{job.name} still commits, 180 s after the last record")
+    def until(job, process, seconds, complaint, enough):
+        """Waits until the number of commits, and the seconds since the last one came, are enough."""
+        began = since = time.monotonic()
+        known = 0
+        while not enough(known, time.monotonic() - since):
+            if not process.running():
+                raise Failed(f"{job.name} ended with {process.code}; the end of what it said:\n{process.tail()}")
+            if time.monotonic() - began > seconds:
+                raise Failed(f"{job.name}: after {seconds} s {complaint}; the end of what it said:\n{process.tail()}")
+            time.sleep(0.5)
             commits = len(job.commits())
             if commits != known:
                 known, since = commits, time.monotonic()
-            time.sleep(1)
 
     def live_all(self, model):
         starts = [lambda topic, trigger=trigger: contestants.flumen(

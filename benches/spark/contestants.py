@@ -47,6 +47,8 @@ class Job:
     marks: Callable[[], list]
     # Seconds of a live run that do not count.
     warm_up: int
+    # So many seconds without a commit mean that it is through.
+    quiet: int
 
 
 def flumen(setting, directory, topic, model, trigger=None):
@@ -64,7 +66,7 @@ def flumen(setting, directory, topic, model, trigger=None):
         name="Flumen" if trigger is None else f"Flumen, trigger {trigger}",
         command=[setting.binary, "--root", root, "-o", "json", "run", QUERIES[model], *how],
         env={"KAFKA_BROKERS": setting.brokers, "FLUMEN_BENCH_TOPIC": topic, "FLUMEN_BENCH_TABLE": "table"},
-        log=log, commits=commits, marks=lambda: _batches(f"{log}.out", commits()), warm_up=10)
+        log=log, commits=commits, marks=lambda: _batches(f"{log}.out", commits()), warm_up=10, quiet=5)
 
 
 def spark(setting, directory, topic, model, live=False):
@@ -80,6 +82,7 @@ def spark(setting, directory, topic, model, live=False):
         command=[
             os.path.join(home, "bin/spark-submit"), "--properties-file", os.path.join(HERE, "spark.conf"),
             "--driver-class-path", os.path.join(setting.cache, "jars/*"),
+            "--driver-java-options", f"-Djava.io.tmpdir={directory}",
             os.path.join(HERE, "job.py"), "--brokers", setting.brokers, "--topic", topic,
             "--lookup", os.path.join(REPOSITORY, LOOKUP), "--table", table,
             "--checkpoint", os.path.join(directory, "checkpoint"), "--max-rows", str(ROWS_A_BATCH),
@@ -87,7 +90,7 @@ def spark(setting, directory, topic, model, live=False):
             *(["--live"] if live else [])],
         env={"SPARK_HOME": home, "PYSPARK_PYTHON": os.path.join(setting.cache, "venv/bin/python"),
              "SPARK_LOCAL_DIRS": directory, "PYTHONPATH": "", "SPARK_LOCAL_IP": "127.0.0.1"},
-        log=log, commits=commits, marks=lambda: _batches(f"{log}.out", commits()), warm_up=30)
+        log=log, commits=commits, marks=lambda: _batches(f"{log}.out", commits()), warm_up=30, quiet=20)
 
 
 def flink(setting, directory, topic, live=False):
@@ -100,11 +103,11 @@ def flink(setting, directory, topic, live=False):
     return Job(
         name="Flink",
         command=[
-            "java", "-Xmx2g", *(f"--add-opens={package}=ALL-UNNAMED" for package in FLINK_OPENS),
-            "-cp", os.path.join(setting.cache, "flink/*"), "flumen.bench.FlinkJob", setting.brokers, topic, lookup,
-            output, "200ms" if live else "10s", "live" if live else "bounded", _flink_score()],
-        env={"TMPDIR": directory}, log=log, commits=lambda: tables.loose_files(output),
-        marks=lambda: _second_half(f"{log}.out"), warm_up=30)
+            "java", "-Xmx2g", f"-Djava.io.tmpdir={directory}",
+            *(f"--add-opens={package}=ALL-UNNAMED" for package in FLINK_OPENS), "-cp", os.path.join(setting.cache, "flink/*"), "flumen.bench.FlinkJob", setting.brokers, topic, lookup, output,
+            "200ms" if live else "10s", "live" if live else "bounded", _flink_score()],
+        env={}, log=log, commits=lambda: tables.loose_files(output),
+        marks=lambda: _second_half(f"{log}.out"), warm_up=30, quiet=5)
 
 
 def _only(pattern):

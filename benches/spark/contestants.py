@@ -104,8 +104,9 @@ def flink(setting, directory, topic, live=False):
         name="Flink",
         command=[
             "java", "-Xmx2g", f"-Djava.io.tmpdir={directory}",
-            *(f"--add-opens={package}=ALL-UNNAMED" for package in FLINK_OPENS), "-cp", os.path.join(setting.cache, "flink/*"), "flumen.bench.FlinkJob", setting.brokers, topic, lookup, output,
-            "200ms" if live else "10s", "live" if live else "bounded", _flink_score()],
+            *(f"--add-opens={package}=ALL-UNNAMED" for package in FLINK_OPENS),
+            "-cp", os.path.join(setting.cache, "flink/*"), "flumen.bench.FlinkJob", setting.brokers, topic, lookup,
+            output, "200ms" if live else "10s", "live" if live else "bounded", _flink_score()],
         env={}, log=log, commits=lambda: tables.loose_files(output),
         marks=lambda: _second_half(f"{log}.out"), warm_up=30, quiet=5)
 

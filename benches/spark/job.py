@@ -20,7 +20,7 @@ def arguments():
     for name in ("--brokers", "--topic", "--lookup", "--table", "--checkpoint", "--model-file"):
         parser.add_argument(name, required=True)
     parser.add_argument("--model", required=True, choices=("logistic", "trees"))
-    parser.add_argument("--max-rows", default="500000")
+    parser.add_argument("--max-rows", default="500010")
     parser.add_argument("--live", action="store_true", help="run until killed, a micro-batch as soon as the last ended")
     parser.add_argument("--explain", action="store_true", help="print the plan of the last micro-batch")
     return parser.parse_args()

@@ -153,7 +153,7 @@ class Bench:
         self.until(job, process, START_SECONDS, "nothing was committed", lambda commits, _: commits > 0)
         publisher = self.start([*publish, str(RATE * (LEAD + seconds)), "--rate", str(RATE)],
                                f"{job.log}-publisher", interval=5)
-        publisher.wait(LEAD + seconds + 120)
+        publisher.wait(LEAD + seconds + 300)
         self.until(job, process, 180, "there were still commits", lambda _, quiet: quiet > job.quiet)
         process.stop()
         commits = job.commits()
@@ -197,7 +197,9 @@ class Bench:
             topic = f"live-{at}"
             subprocess.run([os.path.join(contestants.REPOSITORY, "scripts/kafka"), "topic", "--dir",
                             self.args.kafka_dir, topic, "2"], check=True, stdout=subprocess.DEVNULL)
-            results.append(self.live(start(topic), topic))
+            result = self.live(start(topic), topic)
+            say("{}: p50 {:.3f} s, p95 {:.3f} s, p99 {:.3f} s".format(result["name"], *result["percentiles"]))
+            results.append(result)
         markdown(
             f"{RATE:,} records a second for {self.args.live_seconds} s: from impressed_at to the visible commit",
             ["", "p50 s", "p95 s", "p99 s", "largest s", "commits/s", "CPU cores", "peak MB"],

@@ -78,10 +78,12 @@ impl Fit {
         self.rows.map_or(max, |rows| rows.min(max))
     }
 
-    /// The rows that operators gather into a batch, where the session says `configured`.
+    /// The rows that operators gather into a batch, where the session says `configured`; fewer ones by halves, so that a
+    /// plan serves more than one micro-batch.
     pub(crate) fn batch_rows(&self, configured: usize) -> usize {
         let fitting = (self.memory.batch_bytes() as u64).checked_div(self.widest).unwrap_or(u64::MAX);
-        usize::try_from(fitting).unwrap_or(usize::MAX).min(configured).max(1)
+        let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).max(1);
+        if fitting < configured { 1 << fitting.ilog2() } else { configured }
     }
 
     /// The streams in which a plan runs side by side, where the session says `configured`.
@@ -182,7 +184,7 @@ mod tests {
         assert_eq!(fit.widest(8192), Some(1220));
         let told = fit.failed(counts(2, 4_000_000).iter(), 1000, 8192).unwrap();
         assert!(told.contains("planned anew"), "{told}");
-        assert_eq!((fit.batch_rows(8192), fit.rows(1000), fit.widest(3)), (3, 1000, Some(3_333_333)));
+        assert_eq!((fit.batch_rows(8192), fit.rows(1000), fit.widest(3)), (2, 1000, Some(3_333_333)));
         assert_eq!((fit.streams(32), fit.streams(2)), (6, 2));
         // Passing ones are forgotten in time.
         (0..100).for_each(|_| fit.ran(counts(1000, 100_000).iter()));

@@ -11,8 +11,8 @@ use bytesize::ByteSize;
 use super::records::RecordCounts;
 use crate::memory::Memory;
 
-/// The records of the first micro-batch of a run at most: how wide they are is not known yet, and whatever is wrong with
-/// the pipeline shows early.
+/// The records of the first micro-batch of a run at most: how wide they are is not known yet, and whatever is wrong
+/// with the pipeline shows early.
 const FIRST_ROWS: u64 = 50_000;
 /// Micro-batches that fit in a row before twice as large ones are tried again.
 const GROW_AFTER: u32 = 8;
@@ -78,8 +78,8 @@ impl Fit {
         self.rows.map_or(max, |rows| rows.min(max))
     }
 
-    /// The rows that operators gather into a batch, where the session says `configured`; fewer ones by halves, so that a
-    /// plan serves more than one micro-batch.
+    /// The rows that operators gather into a batch, where the session says `configured`; fewer ones by halves, so that
+    /// a plan serves more than one micro-batch.
     pub(crate) fn batch_rows(&self, configured: usize) -> usize {
         let fitting = (self.memory.batch_bytes() as u64).checked_div(self.widest).unwrap_or(u64::MAX);
         let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).max(1);

@@ -405,7 +405,6 @@ impl StreamingQuery {
             topic.lost.extend(lost);
         }
         self.batch -= 1;
-        // What its joins hold was planned for another size.
         self.plan = None;
         let most = planned.into_iter().max().unwrap_or_default();
         let configured = self.session.context().copied_config().batch_size();
@@ -459,8 +458,9 @@ impl StreamingQuery {
     }
 
     /// Notes how large the records of a micro-batch were that has run.
-    pub(crate) fn learn(&mut self, ran: &Ran) {
+    pub(crate) fn learn(&mut self, ran: Ran) -> Ran {
         self.fit.ran(ran.planned.shares.iter().map(|share| &share.counts));
+        ran
     }
 
     /// Closes the files of a micro-batch and commits it, then its side tables.

@@ -176,7 +176,7 @@ mod tests {
         own.or_else(|| plan.children().into_iter().find_map(|child| build_rows(child.as_ref())))
     }
 
-    /// Runs a query three times over, each time renewed: the rows of each run, and the rows that went into a hash table.
+    /// Runs a query three times, each time renewed: the rows of each run, and the rows that went into a hash table.
     async fn runs(sql: &str) -> (Vec<usize>, usize) {
         let context = session();
         let mut plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();

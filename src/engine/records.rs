@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::record_key::KeyDecoder;
-use super::row_filter::{Condition, FirstPass, oversized};
+use super::row_filter::{Condition, Filter, oversized};
 use super::writer_schemas::WriterSchemas;
 use crate::decode::{DecodeFault, Decoder, Oddities, Selection};
 use crate::error::{Alarm, Error, Result};
@@ -202,15 +202,6 @@ pub(crate) struct Wish {
     pub(crate) condition: Option<Condition>,
 }
 
-/// Where the condition of a scan is answered.
-#[derive(Debug)]
-enum Filter {
-    /// Before anything else is decoded.
-    First(Box<FirstPass>),
-    /// From decoded rows: from these columns of the decoder.
-    After(Condition, Vec<usize>),
-}
-
 /// Turns raw batches into the projected columns of one topic. It keeps its buffers from batch to batch.
 #[derive(Debug)]
 pub(crate) struct RecordDecoder {
@@ -230,16 +221,15 @@ pub(crate) struct RecordDecoder {
 }
 
 impl RecordDecoder {
-    /// A decoder for what `wish` names. With `is_shared` it also decodes, and holds records to, the other fields that the
-    /// selection names.
+    /// A decoder for what `wish` names. With `is_shared` it also decodes, and holds records to, the other fields that
+    /// the selection names.
     ///
     /// # Errors
     /// `Invalid` when a column has no decoder; the pipeline's check has refused that before.
     pub(crate) fn new(spec: &SourceSpec, wish: &Wish, registry: Option<&Arc<Registry>>) -> Result<Self> {
         let Wish { projection, selection, is_shared, condition } = wish;
         let schema = Arc::new(spec.schema.project(projection).map_err(|e| Error::invalid(e.to_string()))?);
-        let mut fields = Vec::new();
-        let mut columns = Vec::new();
+        let (mut fields, mut columns) = (Vec::new(), Vec::new());
         let meta = spec.value_columns();
         for (field, &index) in schema.fields().iter().zip(projection) {
             columns.push(match (index.checked_sub(meta), &spec.format) {
@@ -264,33 +254,26 @@ impl RecordDecoder {
                 others.filter(|(index, field)| !projection.contains(index) && selection.field(field.name()).is_some());
             fields.extend(others.map(|(_, field)| field.name().as_str()));
         }
-        let names: Vec<&str> = match condition {
-            Some(condition) => {
-                condition.columns.iter().map(|&index| spec.schema.field(index).name().as_str()).collect()
-            }
-            None => Vec::new(),
-        };
+        let names = condition.as_ref().map(|condition| condition.names(&spec.schema)).unwrap_or_default();
         let wants_key = columns.contains(&Column::DecodedKey) || (*is_shared && selection.field("_key").is_some());
         let key = if wants_key { KeyDecoder::new(&spec.key)? } else { None };
         // What every scan has to find, or what is only known once the frame is read, is decoded whole.
         let is_first = !is_shared && key.is_none() && registry.is_none();
         if !is_first {
-            let lacking: Vec<&str> = names.iter().copied().filter(|name| !fields.contains(name)).collect();
-            fields.extend(lacking);
+            names.iter().for_each(|name| {
+                if !fields.contains(name) {
+                    fields.push(name)
+                }
+            });
         }
         let (mut writers, mut filter) = (None, None);
+        let nullable = spec.on_null_value == NullValue::Row;
         let decoder = match &spec.format {
             ValueFormat::Raw => None,
             ValueFormat::Protobuf { shape, message, shaping, .. } => {
-                let nullable = spec.on_null_value == NullValue::Row;
                 if let Some(condition) = condition {
-                    filter = Some(if is_first {
-                        let decoder = Decoder::of_shape(shape, &names, selection, nullable)?;
-                        Filter::First(Box::new(FirstPass::new(decoder, condition.clone())))
-                    } else {
-                        let place = |name| fields.iter().position(|field| field == name);
-                        Filter::After(condition.clone(), names.iter().filter_map(place).collect())
-                    });
+                    let first = is_first.then(|| Decoder::of_shape(shape, &names, selection, nullable));
+                    filter = Some(Filter::new(condition, &names, &fields, first.transpose()?));
                 }
                 let wanted = |name: &&str| (name.to_string(), selection.field(name).cloned().unwrap_or_default());
                 let wanted = Selection::Fields(fields.iter().map(wanted).collect());

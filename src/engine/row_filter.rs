@@ -1,9 +1,10 @@
-//! Conditions on a topic's columns, answered before a record is built: the columns that they read are decoded first, and
-//! only the records that pass are decoded further.
+//! Conditions on a topic's columns, answered before a record is built: the columns that they read are decoded first,
+//! and only the records that pass are decoded further.
 
 use std::sync::Arc;
 
 use arrow::array::{Array as _, BooleanArray, RecordBatch};
+use arrow::datatypes::Schema;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::physical_expr::PhysicalExpr;
 
@@ -27,6 +28,11 @@ impl PartialEq for Condition {
 }
 
 impl Condition {
+    /// The names of what it reads, in the topic's columns.
+    pub(crate) fn names<'s>(&self, columns: &'s Schema) -> Vec<&'s str> {
+        self.columns.iter().map(|&index| columns.field(index).name().as_str()).collect()
+    }
+
     /// Which rows of a batch of its columns pass; NULL does not.
     ///
     /// # Errors
@@ -35,6 +41,30 @@ impl Condition {
         let array = self.predicate.evaluate(columns)?.into_array(columns.num_rows())?;
         let mask = as_boolean_array(&array).map_err(|e| Error::invalid("a WHERE is not a condition").caused_by(e))?;
         Ok(if mask.null_count() == 0 { mask.clone() } else { arrow::compute::prep_null_mask_filter(mask) })
+    }
+}
+
+/// Where the condition of a scan is answered.
+#[derive(Debug)]
+pub(crate) enum Filter {
+    /// Before anything else is decoded.
+    First(Box<FirstPass>),
+    /// From decoded rows: from these columns of the decoder.
+    After(Condition, Vec<usize>),
+}
+
+impl Filter {
+    /// Answers `condition`, over the fields `names`, by the decoder `first` of just these; without it from rows whose
+    /// columns are `fields`.
+    pub(crate) fn new(condition: &Condition, names: &[&str], fields: &[&str], first: Option<Decoder>) -> Self {
+        let condition = condition.clone();
+        match first {
+            Some(decoder) => Filter::First(Box::new(FirstPass { decoder, condition })),
+            None => {
+                let place = |name| fields.iter().position(|field| field == name);
+                Filter::After(condition, names.iter().filter_map(place).collect())
+            }
+        }
     }
 }
 
@@ -54,13 +84,8 @@ pub(crate) struct Passed {
 }
 
 impl FirstPass {
-    /// `decoder` is one for the condition's columns.
-    pub(crate) fn new(decoder: Decoder, condition: Condition) -> Self {
-        Self { decoder, condition }
-    }
-
-    /// The records of `raw` that pass. Records without a value are rows of NULLs, or left out with `skip_nulls`; those of
-    /// more than `max_record_bytes` are dead.
+    /// The records of `raw` that pass. Records without a value are rows of NULLs, or left out with `skip_nulls`; those
+    /// of more than `max_record_bytes` are dead.
     ///
     /// # Errors
     /// What the condition returns.

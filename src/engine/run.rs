@@ -242,10 +242,7 @@ async fn micro_batches<F: Future<Output = Result<StreamingQuery>>>(
         }
         if let Some((running, taken)) = running {
             match running.finish().await {
-                Ok(done) => {
-                    query.learn(&done);
-                    ran = Some(done);
-                }
+                Ok(done) => ran = Some(query.learn(done)),
                 Err(error) if error.is_exhausted() => {
                     let pause = query.shrink(taken, error)?;
                     outer_sleep(&mut outer, &mut inner, pause).await;

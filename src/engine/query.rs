@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use datafusion::execution::TaskContext;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_plan::ExecutionPlanProperties;
 use serde_json::json;
 
 use super::alert::Alerts;
@@ -15,7 +14,7 @@ use super::commit_info::CommitInfo;
 use super::fit::Fit;
 use super::held::HeldEnds;
 use super::position::Lost;
-use super::query_plan::{QueryPlan, Shape};
+use super::query_plan::{Executable, QueryPlan, Shape};
 use super::query_topic::Topic;
 use super::records::RecordCounts;
 use super::runner::{Planned, Post, Ran, Read, Runner, Share, Taken};
@@ -275,21 +274,17 @@ impl StreamingQuery {
         let asked = watch.elapsed();
         let clock = self.deps.clock.now();
         self.session.refresh_lookups().await?;
-        let mut query_plan = self.query_plan(clock)?;
-        for (topic, share) in self.topics.iter().zip(&shares) {
-            let slice = Slice {
-                ranges: share.ranges.clone(),
-                selection: query_plan.wanted().clone(),
-                counts: Arc::clone(&share.counts),
-                is_sized: !query_plan.builds_lookups(),
-                record_bytes: self.fit.record_bytes(),
-                widest: self.fit.widest(query_plan.batch_rows()),
-                ..Slice::default()
-            };
-            topic.prepare(query_plan.optimized(), &slice)?;
-        }
-        let (plan, context) = query_plan.next().await?;
-        self.plan = Some(query_plan);
+        let shape = self.shape();
+        let (lookups, builds_lookups) = (shape.lookups.clone(), shape.builds_lookups);
+        let slice = |share: &Share| Slice {
+            ranges: share.ranges.clone(),
+            counts: Arc::clone(&share.counts),
+            record_bytes: (!builds_lookups).then(|| self.fit.record_bytes()),
+            widest: self.fit.widest(shape.batch_rows),
+            ..Slice::default()
+        };
+        let slices = shares.iter().map(slice).collect();
+        let (plan, context) = self.plan_over(slices, shape, clock).await?;
         for (topic, share) in self.topics.iter_mut().zip(&shares) {
             topic.next = share.next.clone();
         }
@@ -302,7 +297,7 @@ impl StreamingQuery {
             posts,
             plan,
             context,
-            lookups: self.session.lookup_versions(),
+            lookups,
             lag,
             watch,
             since_last,
@@ -314,19 +309,31 @@ impl StreamingQuery {
         }))
     }
 
-    /// The plan of the last micro-batch, or another one when something that shaped it has changed.
-    fn query_plan(&mut self, clock: DateTime<Utc>) -> Result<QueryPlan> {
+    /// What the next plan is made for.
+    fn shape(&self) -> Shape {
         let configured = self.session.context().copied_config();
-        let shape = Shape {
+        Shape {
             lookups: self.session.lookup_versions(),
             batch_rows: self.fit.batch_rows(configured.batch_size()),
             streams: self.fit.streams(configured.target_partitions()),
             builds_lookups: self.fit.builds_lookups(),
-        };
-        match self.plan.take() {
-            Some(plan) if plan.fits(&shape) => Ok(plan),
-            _ => QueryPlan::new(self.session.state(clock)?, &self.logical, shape),
         }
+    }
+
+    /// The plan over one slice of each topic, with what it runs in: that of the last micro-batch, or another one when
+    /// something that shaped it has changed.
+    async fn plan_over(&mut self, slices: Vec<Slice>, shape: Shape, clock: DateTime<Utc>) -> Result<Executable> {
+        let mut query_plan = match self.plan.take() {
+            Some(plan) if plan.fits(&shape) => plan,
+            _ => QueryPlan::new(self.session.state(clock)?, &self.logical, shape)?,
+        };
+        for (topic, slice) in self.topics.iter().zip(slices) {
+            let selection = query_plan.wanted().clone();
+            topic.prepare(query_plan.optimized(), &Slice { selection, ..slice })?;
+        }
+        let executable = query_plan.next().await?;
+        self.plan = Some(query_plan);
+        Ok(executable)
     }
 
     /// What the next micro-batch takes of each topic, where the dead letters arrive, and how many records are left
@@ -374,20 +381,11 @@ impl StreamingQuery {
     ///
     /// # Errors
     /// What planning returns.
-    pub(crate) async fn probe(
-        &mut self,
-        read: &Read,
-        clock: DateTime<Utc>,
-    ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
-        let state = self.session.state(clock)?;
-        let optimized = state.optimize(&self.logical)?;
-        let wanted = selection::used_fields(&optimized)?;
-        for (index, topic) in self.topics.iter().enumerate() {
-            let ranges: Vec<_> = read.iter().filter(|(of, _)| *of == index).map(|(_, range)| *range).collect();
-            topic.prepare(&optimized, &Slice { ranges, selection: wanted.clone(), ..Slice::default() })?;
-        }
-        let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
-        Ok((plan, self.session.task_context()))
+    pub(crate) async fn probe(&mut self, read: &Read, clock: DateTime<Utc>) -> Result<Executable> {
+        let ranges = |index| read.iter().filter(move |(of, _)| *of == index).map(|(_, range)| *range).collect();
+        let slice = |index| Slice { ranges: ranges(index), ..Slice::default() };
+        let slices = (0..self.topics.len()).map(slice).collect();
+        self.plan_over(slices, self.shape(), clock).await
     }
 
     /// Makes the next micro-batch smaller after one that did not fit into memory, and takes back what that one took.

@@ -21,6 +21,9 @@ use crate::error::Result;
 /// Micro-batches that a plan is run for at most: a join whose hash table stands counts its metrics on and on.
 const RUNS: u32 = 256;
 
+/// A plan and what it runs in.
+pub(crate) type Executable = (Arc<dyn ExecutionPlan>, Arc<TaskContext>);
+
 /// What a plan is made for: with anything of it changed, another one is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -34,7 +37,7 @@ pub(crate) struct Shape {
     pub(crate) builds_lookups: bool,
 }
 
-/// A plan and what it runs in.
+/// The plan of a query.
 pub(crate) struct QueryPlan {
     shape: Shape,
     state: SessionState,
@@ -85,21 +88,11 @@ impl QueryPlan {
         &self.wanted
     }
 
-    /// The rows that its operators gather into a batch.
-    pub(crate) fn batch_rows(&self) -> usize {
-        self.shape.batch_rows
-    }
-
-    /// Whether it keeps lookups as build sides, whatever they take.
-    pub(crate) fn builds_lookups(&self) -> bool {
-        self.shape.builds_lookups
-    }
-
     /// What one micro-batch runs, and in what; its topics were prepared for it.
     ///
     /// # Errors
     /// What the planner returns.
-    pub(crate) async fn next(&mut self) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
+    pub(crate) async fn next(&mut self) -> Result<Executable> {
         let plan = match self.physical.take() {
             Some(plan) => renewed(plan)?,
             None => self.state.query_planner().create_physical_plan(&self.optimized, &self.state).await?,

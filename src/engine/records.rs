@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::record_key::KeyDecoder;
-use super::row_filter::{Condition, Filter, oversized};
+use super::row_filter::{Condition, Filter, check_size};
 use super::writer_schemas::WriterSchemas;
 use crate::decode::{DecodeFault, Decoder, Oddities, Selection};
 use crate::error::{Alarm, Error, Result};
@@ -260,11 +260,11 @@ impl RecordDecoder {
         // What every scan has to find, or what is only known once the frame is read, is decoded whole.
         let is_first = !is_shared && key.is_none() && registry.is_none();
         if !is_first {
-            names.iter().for_each(|name| {
+            for name in &names {
                 if !fields.contains(name) {
-                    fields.push(name)
+                    fields.push(name);
                 }
-            });
+            }
         }
         let (mut writers, mut filter) = (None, None);
         let nullable = spec.on_null_value == NullValue::Row;
@@ -477,9 +477,7 @@ impl RecordDecoder {
             }
             return Ok(());
         }
-        if value.len() > self.max_record_bytes {
-            return Err(oversized());
-        }
+        check_size(value, self.max_record_bytes)?;
         let Some(writers) = &mut self.writers else { return decoder.push(value) };
         let framed = writers.unframe(value)?;
         decoder

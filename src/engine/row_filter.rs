@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array as _, BooleanArray, RecordBatch};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::Schema;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::physical_expr::PhysicalExpr;
@@ -33,14 +33,13 @@ impl Condition {
         self.columns.iter().map(|&index| columns.field(index).name().as_str()).collect()
     }
 
-    /// Which rows of a batch of its columns pass; NULL does not.
+    /// Which rows of a batch of its columns pass; one of NULL does not.
     ///
     /// # Errors
     /// What the expression returns.
     pub(crate) fn mask(&self, columns: &RecordBatch) -> Result<BooleanArray> {
         let array = self.predicate.evaluate(columns)?.into_array(columns.num_rows())?;
-        let mask = as_boolean_array(&array).map_err(|e| Error::invalid("a WHERE is not a condition").caused_by(e))?;
-        Ok(if mask.null_count() == 0 { mask.clone() } else { arrow::compute::prep_null_mask_filter(mask) })
+        as_boolean_array(&array).cloned().map_err(|e| Error::invalid("a WHERE is not a condition").caused_by(e))
     }
 }
 
@@ -102,8 +101,7 @@ impl FirstPass {
                 continue;
             }
             let value = raw.values.value(row as usize);
-            let pushed = if value.len() > max_record_bytes { Err(oversized()) } else { self.decoder.push(value) };
-            match pushed {
+            match check_size(value, max_record_bytes).and_then(|()| self.decoder.push(value)) {
                 Ok(()) => answered.push(row),
                 Err(fault) => dead.push((row, fault)),
             }
@@ -120,7 +118,14 @@ impl FirstPass {
     }
 }
 
-/// The fault of a record that is larger than the topic's table says.
-pub(crate) fn oversized() -> DecodeFault {
-    DecodeFault { reason: Reason::Oversized, position: 0, field: String::new() }
+/// Whether a value is as short as the topic's table says.
+///
+/// # Errors
+/// The fault of a record whose value is not.
+#[inline]
+pub(crate) fn check_size(value: &[u8], max_record_bytes: usize) -> Result<(), DecodeFault> {
+    if value.len() <= max_record_bytes {
+        return Ok(());
+    }
+    Err(DecodeFault { reason: Reason::Oversized, position: 0, field: String::new() })
 }

@@ -48,11 +48,8 @@ pub(crate) struct Slice {
     pub(crate) is_shared: bool,
     /// Counts what the first scan of the topic reads.
     pub(crate) counts: Arc<RecordCounts>,
-    /// Whether the planner is told how many records it is, each of `record_bytes`; otherwise it counts as more than any
-    /// lookup has.
-    pub(crate) is_sized: bool,
-    /// The bytes of a record.
-    pub(crate) record_bytes: u64,
+    /// The bytes of a record, where the planner shall know how much it is; otherwise it counts as more than any lookup.
+    pub(crate) record_bytes: Option<u64>,
     /// The bytes of a record beyond which the micro-batch has to be planned in another way.
     pub(crate) widest: Option<usize>,
 }
@@ -80,12 +77,16 @@ struct TopicState {
     scans: usize,
     /// One reader for each scan of a plan; they live as long as the table, so that ranges follow on from each other.
     logs: Vec<(Arc<dyn Log>, Held)>,
-    pools: VecDeque<(Wish, Arc<DecoderPool>)>,
+    pools: VecDeque<Arc<DecoderPool>>,
 }
 
 /// Decoders that wait for their next micro-batch, with their buffers.
-#[derive(Debug, Default)]
-struct DecoderPool(Mutex<Vec<RecordDecoder>>);
+#[derive(Debug)]
+struct DecoderPool {
+    /// What all of them give.
+    wish: Wish,
+    waiting: Mutex<Vec<RecordDecoder>>,
+}
 
 /// The bytes of a record where nothing is known.
 const RECORD_BYTES: u64 = 100;
@@ -150,16 +151,16 @@ impl Shared {
         Ok(Arc::clone(&state.logs[index].0))
     }
 
-    fn pool(&self, wish: &Wish) -> Arc<DecoderPool> {
+    fn pool(&self, wish: Wish) -> Arc<DecoderPool> {
         let mut state = self.state.lock();
-        if let Some((_, pool)) = state.pools.iter().find(|(known, _)| known == wish) {
+        if let Some(pool) = state.pools.iter().find(|pool| pool.wish == wish) {
             return Arc::clone(pool);
         }
         if state.pools.len() == KEPT_POOLS {
             state.pools.pop_front();
         }
-        let pool = Arc::new(DecoderPool::default());
-        state.pools.push_back((wish.clone(), Arc::clone(&pool)));
+        let pool = Arc::new(DecoderPool { wish, waiting: Mutex::default() });
+        state.pools.push_back(Arc::clone(&pool));
         pool
     }
 
@@ -197,11 +198,10 @@ impl Shared {
         // Only the first scan counts: a second branch over the same topic reads the same records again.
         let counts = if index == 0 { Arc::clone(&slice.counts) } else { Arc::default() };
         let wish = Wish { projection, selection: slice.selection.clone(), is_shared: slice.is_shared, condition };
-        let pool = self.pool(&wish);
+        let pool = self.pool(wish);
         Ok(TopicScanExec {
             topic: Arc::clone(self),
             index,
-            wish,
             slice,
             log,
             counts,
@@ -271,7 +271,6 @@ pub(crate) struct TopicScanExec {
     topic: Arc<Shared>,
     /// Which of the plan's scans of the topic it is.
     index: usize,
-    wish: Wish,
     slice: Slice,
     log: Option<Arc<dyn Log>>,
     counts: Arc<RecordCounts>,
@@ -293,14 +292,15 @@ impl fmt::Debug for TopicScanExec {
 impl DisplayAs for TopicScanExec {
     fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let spec = &self.topic.spec;
-        let fields: Vec<&str> = self.wish.projection.iter().map(|&i| spec.schema.field(i).name().as_str()).collect();
+        let fields: Vec<&str> =
+            self.pool.wish.projection.iter().map(|&i| spec.schema.field(i).name().as_str()).collect();
         write!(f, "TopicScanExec: topic={}, columns=[{}]", spec.topic, fields.join(", "))?;
         if !self.slice.ranges.is_empty() {
             let ranges: Vec<String> =
                 self.slice.ranges.iter().map(|r| format!("{}:[{}, {})", r.partition, r.from, r.to)).collect();
             write!(f, ", ranges=[{}]", ranges.join(", "))?;
         }
-        if let Some(condition) = &self.wish.condition {
+        if let Some(condition) = &self.pool.wish.condition {
             write!(f, ", condition={}", condition.predicate)?;
         }
         Ok(())
@@ -326,7 +326,7 @@ impl ExecutionPlan for TopicScanExec {
 
     /// The same scan over what its topic was prepared for since.
     fn reset_state(self: Arc<Self>) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let Wish { projection, condition, .. } = self.wish.clone();
+        let Wish { projection, condition, .. } = self.pool.wish.clone();
         Ok(Arc::new(self.topic.scan(self.index, projection, condition, Arc::clone(&self.properties))?))
     }
 
@@ -343,11 +343,10 @@ impl ExecutionPlan for TopicScanExec {
 
     /// The planner puts the smaller side of a join into the hash table: a topic counts as larger than any lookup.
     fn statistics_from_inputs(&self, _inputs: &[Arc<Statistics>], args: &StatisticsArgs) -> DfResult<Arc<Statistics>> {
-        let (mut rows, mut record_bytes) = (i64::from(u32::MAX), RECORD_BYTES);
-        if self.slice.is_sized {
-            rows = self.slice.ranges.iter().map(|r| r.to - r.from).sum();
-            record_bytes = self.slice.record_bytes;
-        }
+        let (mut rows, record_bytes) = match self.slice.record_bytes {
+            Some(bytes) => (self.slice.ranges.iter().map(|r| r.to - r.from).sum(), bytes),
+            None => (i64::from(u32::MAX), RECORD_BYTES),
+        };
         let partitions = self.properties.partitioning.partition_count().max(1) as i64;
         if args.partition().is_some() {
             rows /= partitions;
@@ -364,10 +363,10 @@ impl ExecutionPlan for TopicScanExec {
             let topic = &self.topic.spec.topic;
             return internal_err!("topic {topic} was planned without a connection and cannot be read");
         };
-        let waiting = self.pool.0.lock().pop();
+        let waiting = self.pool.waiting.lock().pop();
         let decoder = match waiting {
             Some(decoder) => decoder,
-            None => RecordDecoder::new(&self.topic.spec, &self.wish, self.topic.registry.as_ref())?,
+            None => RecordDecoder::new(&self.topic.spec, &self.pool.wish, self.topic.registry.as_ref())?,
         };
         let reader = PartitionReader {
             topic: self.topic.spec.topic.clone(),
@@ -463,7 +462,7 @@ impl PartitionReader {
 impl Drop for PartitionReader {
     fn drop(&mut self) {
         if let Some(decoder) = self.decoder.take() {
-            self.pool.0.lock().push(decoder);
+            self.pool.waiting.lock().push(decoder);
         }
     }
 }

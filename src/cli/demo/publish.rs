@@ -140,24 +140,24 @@ impl Publisher {
     }
 
     /// Waits until record `published` may go; the time to stamp it with, where it is not its own.
-    fn wait_for_turn(&mut self, published: u64, watch: &Stopwatch) -> Result<Option<DateTime<Utc>>> {
+    fn wait_for_turn(&self, published: u64, watch: &Stopwatch) -> Result<Option<DateTime<Utc>>> {
         match &self.pace {
-            Pace::Unbound => return Ok(None),
+            Pace::Unbound => Ok(None),
             Pace::Rate(rate) => {
                 while published as f64 >= watch.elapsed().as_secs_f64() * f64::from(*rate) {
                     std::thread::sleep(TICK);
                 }
-                return Ok(Some(SystemClock.now()));
+                Ok(Some(SystemClock.now()))
             }
-            Pace::Reader(read) if published >= read.borrow().0 + AHEAD => {}
-            Pace::Reader(_) => return Ok(None),
-        }
-        self.flush()?;
-        let Pace::Reader(read) = &mut self.pace else { return Ok(None) };
-        let waited = futures::executor::block_on(read.wait_for(|(done, _)| published < done + AHEAD / 2));
-        match waited {
-            Ok(_) => Ok(None),
-            Err(_) => Err(Error::unavailable("the run ended while records were still being published")),
+            Pace::Reader(read) if published < read.borrow().0 + AHEAD => Ok(None),
+            Pace::Reader(read) => {
+                self.flush()?;
+                let mut read = read.clone();
+                match futures::executor::block_on(read.wait_for(|(done, _)| published < done + AHEAD / 2)) {
+                    Ok(_) => Ok(None),
+                    Err(_) => Err(Error::unavailable("the run ended while records were still being published")),
+                }
+            }
         }
     }
 }

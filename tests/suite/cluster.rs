@@ -15,7 +15,7 @@ use crate::binary::{Background, Finished, finish, flumen, until, workspace};
 use crate::broker::{Broker, lasting_dir, send};
 use crate::{delta, topics};
 
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Cluster {
     controller: Broker,

@@ -222,6 +222,7 @@ async fn an_unclear_commit_is_settled_by_the_log() {
 }
 
 /// However long the store was away before: that it is unclear does not go on for ever.
+#[cfg(feature = "faults")]
 #[tokio::test(start_paused = true)]
 async fn an_absence_is_waited_for_and_what_stays_unclear_ends() {
     let place = place();

@@ -371,9 +371,16 @@ async fn simulate(seed: u64) -> [(&'static str, u64); 6] {
     world.happened.counts()
 }
 
+#[cfg(feature = "faults")]
 fn run(seed: u64) -> [(&'static str, u64); 6] {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(simulate(seed))
+}
+
+#[cfg(not(feature = "faults"))]
+fn run(seed: u64) -> [(&'static str, u64); 6] {
+    drop(simulate(seed));
+    panic!("the time that it moves on needs the feature: cargo test --features faults");
 }
 
 /// The environment variable `FLUMEN_SIMULATE`: the first seed and how many, `1 200`.

@@ -17,6 +17,8 @@ class Process:
         self.log = log
         self.interval = interval
         self.times, self.cpu, self.resident = [], [], []
+        # The most that one of them held, between the samples too.
+        self.largest = 0
         self.usage, self.code, self.ended = None, None, None
         self._over = threading.Event()
         with open(f"{log}.out", "wb") as out, open(f"{log}.err", "wb") as err:
@@ -42,6 +44,7 @@ class Process:
                 # utime, stime, and both of the children that it waited for.
                 cpu += sum(int(field) for field in fields[11:15])
                 resident += int(fields[21])
+                self.largest = max(self.largest, _most_resident(pid))
             if resident:
                 self.times.append(time.time_ns())
                 self.cpu.append(cpu / TICK)
@@ -132,8 +135,11 @@ class Process:
         return self.usage.ru_utime + self.usage.ru_stime
 
     def peak_whole(self):
-        """The most resident bytes ever: as sampled for the family, as the kernel says for the largest of it."""
-        return max(self.peak(), self.usage.ru_maxrss * 1024)
+        """The most resident bytes ever: as sampled for the family, as the kernel says for the largest of it.
+
+        Not what wait4 says: it counts this process, too, which the child was before it began with its own program.
+        """
+        return max(self.peak(), self.largest)
 
 
 class Failed(Exception):
@@ -147,6 +153,16 @@ def _stat(pid):
             return file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def _most_resident(pid):
+    """The most bytes that a process held so far."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            line = next((line for line in file if line.startswith("VmHWM:")), None)
+            return int(line.split()[1]) * 1024 if line else 0
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def _started_at(pid):

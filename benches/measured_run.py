@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -32,14 +33,31 @@ def measured_run(binary, root, file, records, text=None, options=()):
     process = subprocess.Popen(
         [binary, "--root", str(root), "-o", "json", "run", file, "--available-now", *options],
         stdout=subprocess.PIPE, text=True)
-    first, progress = None, []
+    first, progress, over, most = None, [], threading.Event(), []
+    watcher = threading.Thread(target=most_resident, args=(process.pid, over, most), daemon=True)
+    watcher.start()
     for line in process.stdout:
         first = first or time.monotonic() - start
         progress.append(json.loads(line))
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.monotonic() - start
+    over.set()
+    watcher.join()
     process.returncode = os.waitstatus_to_exitcode(status)
     read = sum(one["numInputRows"] for one in progress)
     if process.returncode != 0 or read != records:
         sys.exit(f"the run ended with {process.returncode} after {read} of {records} records")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, first, progress)
+    return Run(wall, usage.ru_utime + usage.ru_stime, max(most) / 1024, first, progress)
+
+
+def most_resident(pid, over, most):
+    """Notes the most KB that a process held so far, until it is over. What wait4 says of it counts this process, too,
+    which the child was before it began with its own program."""
+    most.append(0)
+    while not over.is_set():
+        try:
+            with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+                most.extend(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        over.wait(0.01)

@@ -1,15 +1,15 @@
 """Reads two callgrind files of runs of different length and prints the instructions of a record by function. Called by
 scripts/profile.
 
-A callgrind file lists costs of functions: `fn=(id) name`, then `line cost` pairs; `calls=` is followed by the inclusive
-cost of the callee, which does not count here. Its format: https://valgrind.org/docs/manual/cl-format.html
+A callgrind file lists costs of functions: `fn=(id) name`, then `line cost` pairs; `cfn=` and `calls=` are followed by the
+inclusive cost of the callee, which does not count here. Only the first mention of an id has its name. Its format: https://valgrind.org/docs/manual/cl-format.html
 """
 
 import os
 import re
 from collections import Counter
 
-NAMED = re.compile(r"^fn=\((\d+)\)(?: (.*))?$")
+NAMED = re.compile(r"^(c?)fn=\((\d+)\)(?: (.*))?$")
 
 
 def costs(path):
@@ -19,9 +19,10 @@ def costs(path):
         for line in lines:
             named = NAMED.match(line)
             if named:
-                if named[2]:
-                    names[named[1]] = named[2]
-                now = names[named[1]]
+                if named[3]:
+                    names[named[2]] = named[3]
+                if not named[1]:
+                    now = names[named[2]]
             elif line.startswith("calls="):
                 skip = True
             elif line[0] in "0123456789+-*":

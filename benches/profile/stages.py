@@ -1,4 +1,5 @@
-"""Reads the stacks of `perf script` and prints the CPU time of a record, stage by stage. Called by scripts/profile.
+"""Reads the stacks of `perf script` and prints the CPU time of a record, stage by stage; writes them folded, one line
+a stack, as flame graphs are drawn from. Called by scripts/profile.
 
 A sample belongs to the stage of its innermost frame that names one: a copy made by the join counts as join. What no
 frame names counts as the rest. Page faults and other work of the kernel count in the stage that caused them, and are
@@ -70,18 +71,21 @@ def is_kernel(frames):
 
 def main():
     records, frequency = int(os.environ["RECORDS"]), float(os.environ["FREQUENCY"])
-    total, kernel, leaves, others = Counter(), Counter(), Counter(), Counter()
+    total, kernel, leaves, others, folded = Counter(), Counter(), Counter(), Counter(), Counter()
     with open(os.environ["STACKS"], encoding="utf-8", errors="replace") as lines:
         for name, frames in samples(lines):
             of = stage(name, frames)
             total[of] += 1
             kernel[of] += is_kernel(frames)
+            folded[";".join(part.replace(";", ":") for part in [name, *reversed(frames)])] += 1
             leaves[frames[0] if frames else "?"] += 1
             if of == LAST:
                 others[name + ": " + (frames[0] if frames else "?")] += 1
     count = sum(total.values())
     if count == 0:
         sys.exit("profile: perf took no samples; may this user run `perf record`?")
+    with open(os.environ["FOLDED"], "w", encoding="utf-8") as out:
+        out.writelines(f"{stack} {n}\n" for stack, n in folded.items())
     each = 1e9 / frequency / records
     print(f"{'stage':<24} {'ns a record':>11} {'share':>6} {'kernel':>7}")
     for of, n in total.most_common():

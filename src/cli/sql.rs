@@ -45,7 +45,6 @@ impl Sql {
         pipeline.lookups.extend(sides);
         let parts = SessionParts::everything(&pipeline).only(&tables);
         let session = QuerySession::new(&deps, &pipeline, parts).await?;
-        session.read_to_the_end().await?;
         let state = session.state(deps.clock.now())?;
         let logical = pipeline.plan_sql(query, &state).await?;
         let (schema, batches) = session.collect(&state, &logical).await?;

@@ -121,8 +121,19 @@ impl Decoder {
 
     /// What was odd in the batches that were finished since the last call.
     pub fn take_oddities(&mut self) -> Oddities {
+        self.take_oddities_but(&[])
+    }
+
+    /// The same without what was odd in these columns.
+    pub fn take_oddities_but(&mut self, columns: &[usize]) -> Oddities {
         let mut odd = Oddities { unknown_fields: std::mem::take(&mut self.unknown), ..Oddities::default() };
-        self.root.columns.iter_mut().for_each(|column| column.tally(&mut odd));
+        for (index, column) in self.root.columns.iter_mut().enumerate() {
+            let mut of_column = Oddities::default();
+            column.tally(&mut of_column);
+            if !columns.contains(&index) {
+                odd.add(of_column);
+            }
+        }
         odd
     }
 

@@ -36,7 +36,6 @@ async fn rows_of(deps: &Deps, pipeline: &Pipeline, check: &CheckSpec) -> Result<
     let tables = check.sources.iter().chain(&check.lookups).cloned().collect();
     let parts = SessionParts::everything(pipeline).only(&tables);
     let session = QuerySession::new(deps, pipeline, parts).await?;
-    session.read_to_the_end().await?;
     let state = session.state(deps.clock.now())?;
     let logical = pipeline.plan_check(check, &state).await?;
     let (_, batches) = session.collect(&state, &logical).await?;

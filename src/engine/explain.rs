@@ -56,14 +56,14 @@ pub struct Explained {
 pub async fn explain(deps: &Deps, pipeline: &Arc<Pipeline>, query: &QuerySpec, analyze: bool) -> Result<Explained> {
     let sink = super::sink_of(pipeline, query)?;
     let session = QuerySession::new(deps, pipeline, SessionParts::of_query(pipeline, query, analyze)).await?;
-    if analyze {
-        session.read_to_the_end().await?;
-    }
     let state = session.state(deps.clock.now())?;
     let logical = pipeline.plan_query(query, &state).await?;
     let optimized = state.optimize(&logical)?;
     let wanted = selection::used_fields(&optimized)?;
-    let plan = state.query_planner().create_physical_plan(&optimized, &state).await?;
+    let plan = match analyze {
+        true => session.plan_whole(&state, &optimized).await?,
+        false => state.query_planner().create_physical_plan(&optimized, &state).await?,
+    };
     if analyze {
         let enforcer = ContractEnforcer::new(&sink.contract, &[], &state)?;
         let mut rows = datafusion::physical_plan::execute_stream(Arc::clone(&plan), session.task_context())?;

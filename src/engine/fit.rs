@@ -16,6 +16,8 @@ use crate::memory::Memory;
 const FIRST_ROWS: u64 = 50_000;
 /// Micro-batches that fit in a row before twice as large ones are tried again.
 const GROW_AFTER: u32 = 8;
+/// Times that micro-batches grow before joins hold lookups again.
+const BUILD_AFTER: u32 = 8;
 /// The pause after the second micro-batch in a row that did not fit: another query may hold what is missing. Each
 /// further one is twice as long, up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +42,8 @@ pub(crate) struct Fit {
     is_first: bool,
     /// Micro-batches that fit since that was changed.
     fitted: u32,
+    /// Times that they were made twice as large since joins hold lookups no longer.
+    grown: u32,
     /// Micro-batches in a row that did not fit, and those of one record among them.
     failed: u32,
     smallest: u32,
@@ -59,6 +63,7 @@ impl Fit {
             rows: None,
             is_first: true,
             fitted: 0,
+            grown: 0,
             failed: 0,
             smallest: 0,
             builds_lookups: true,
@@ -113,6 +118,9 @@ impl Fit {
             self.fitted = 0;
             // What the file allows is the bound again in the end.
             self.rows = self.rows.map(|rows| rows.saturating_mul(2));
+            self.grown += 1;
+            // What was missing may have been another query's.
+            self.builds_lookups |= self.grown >= BUILD_AFTER;
         }
     }
 
@@ -138,7 +146,8 @@ impl Fit {
         self.smallest += u32::from(planned <= 1);
         let mut told = format!("the micro-batch is halved, to {half} records");
         if self.failed > 1 && std::mem::take(&mut self.builds_lookups) {
-            told.push_str(", and joins no longer keep lookups as hash tables");
+            told.push_str(", and joins keep lookups as hash tables no longer, for a while");
+            self.grown = 0;
         }
         (self.smallest < LAST_TRIES).then_some(told)
     }
@@ -208,13 +217,15 @@ mod tests {
         let usual = || counts(1000, 100_000);
         assert!(fit.failed(usual().iter(), 1000, 8192).unwrap().contains("halved, to 500 records"));
         assert!(fit.builds_lookups());
-        assert!(fit.failed(usual().iter(), 500, 8192).unwrap().contains("to 250 records, and joins no longer keep"));
+        assert!(fit.failed(usual().iter(), 500, 8192).unwrap().contains("to 250 records, and joins keep lookups"));
         assert!(!fit.builds_lookups());
         assert_eq!(fit.rows(1000), 250);
         (0..GROW_AFTER).for_each(|_| fit.ran(usual().iter()));
         assert_eq!(fit.rows(1000), 500);
         (0..GROW_AFTER * 3).for_each(|_| fit.ran(usual().iter()));
-        assert_eq!(fit.rows(1000), 1000);
+        assert_eq!((fit.rows(1000), fit.builds_lookups()), (1000, false));
+        (0..GROW_AFTER * BUILD_AFTER).for_each(|_| fit.ran(usual().iter()));
+        assert!(fit.builds_lookups());
         // Another query may hold the memory for a while.
         let waits: Vec<_> =
             (0..LAST_TRIES).map(|_| (fit.failed(usual().iter(), 1, 8192).is_some(), fit.pause())).collect();

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::ExecutionPlanProperties;
 use serde_json::json;
 
 use super::alert::Alerts;
@@ -14,7 +12,7 @@ use super::commit_info::CommitInfo;
 use super::fit::Fit;
 use super::held::HeldEnds;
 use super::position::Lost;
-use super::query_plan::{Executable, QueryPlan, Shape};
+use super::query_plan::{Executable, Plans, Shape};
 use super::query_topic::Topic;
 use super::records::RecordCounts;
 use super::runner::{Planned, Post, Ran, Read, Runner, Share, Taken};
@@ -23,14 +21,14 @@ use super::side::{self, SideTables};
 use super::topic::Slice;
 use super::upkeep::Upkeep;
 use super::versions::Versions;
-use super::write::{Gate, refuse_old, watched};
+use super::write::{Gate, refuse_old};
 use super::{Deps, letter, position, selection};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
 use crate::error::{Alarm, Error, Result};
 use crate::fault_point;
 use crate::observe::{Durations, Progress, Records, Rows, SinkProgress, check_conservation};
-use crate::offsets::{self, Start};
+use crate::offsets::{self, PartitionRange, Start};
 use crate::pipeline::{DataLoss, OnDecodeError, Pipeline, QuerySpec, SchemaChange, SinkSpec};
 use crate::sink::{Add, Created, DeltaSink, GONE, Litter, Owner, SideCommit, SideFiles, SinkCommit, topic_hash};
 use crate::source::TopicIdentity;
@@ -46,9 +44,7 @@ pub(crate) struct StreamingQuery {
     topics: Vec<Topic>,
     sides: Arc<SideTables>,
     session: QuerySession,
-    logical: LogicalPlan,
-    /// Of the last micro-batch.
-    plan: Option<QueryPlan>,
+    plans: Plans,
     enforcer: Arc<ContractEnforcer>,
     upkeep: Upkeep,
     held: HeldEnds,
@@ -93,9 +89,8 @@ impl StreamingQuery {
         sink.add_columns().await?;
         let parts = SessionParts::of_query(&pipeline, spec, true);
         let session = QuerySession::new(&deps, &pipeline, parts).await?;
-        let logical = pipeline.plan_query(spec, &session.state(deps.clock.now())?).await?;
-        let logical = watched(logical, &sink_spec)?;
         let state = session.state(deps.clock.now())?;
+        let plans = Plans::new(&pipeline, &sink_spec, &state).await?;
         let enforcer = ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?;
         let mut query = Self {
             batch: sink.version().map_or(0, |v| v as i64),
@@ -110,8 +105,7 @@ impl StreamingQuery {
             sides,
             topics: Vec::new(),
             session,
-            logical,
-            plan: None,
+            plans,
             enforcer: Arc::new(enforcer),
             last_start: None,
             pipeline,
@@ -127,7 +121,7 @@ impl StreamingQuery {
 
     async fn find_positions(&mut self) -> Result<()> {
         let mut fresh = !self.sink.exists();
-        let used = selection::used_fields(&self.session.state(self.deps.clock.now())?.optimize(&self.logical)?)?;
+        let used = selection::used_fields(&self.session.state(self.deps.clock.now())?.optimize(self.plans.logical())?)?;
         for table in self.session.topics() {
             let log = table.log(0)?;
             let topic = table.spec().topic.clone();
@@ -273,9 +267,11 @@ impl StreamingQuery {
         fault_point::pass("plan").await?;
         let asked = watch.elapsed();
         let clock = self.deps.clock.now();
-        self.session.refresh_lookups().await?;
-        let shape = self.shape();
-        let (lookups, builds_lookups) = (shape.lookups.clone(), shape.builds_lookups);
+        if self.session.refresh_lookups().await? {
+            self.plans = Plans::new(&self.pipeline, &self.sink_spec, &self.session.state(clock)?).await?;
+        }
+        let shape = self.shape(shares.iter().flat_map(|share| &share.ranges));
+        let (lookups, builds_lookups) = (shape.lookups.clone(), shape.records.is_none());
         let slice = |share: &Share| Slice {
             ranges: share.ranges.clone(),
             counts: Arc::clone(&share.counts),
@@ -284,7 +280,7 @@ impl StreamingQuery {
             ..Slice::default()
         };
         let slices = shares.iter().map(slice).collect();
-        let (plan, context) = self.plan_over(slices, shape, clock).await?;
+        let executable = Some(self.plan_over(slices, shape, clock).await?);
         for (topic, share) in self.topics.iter_mut().zip(&shares) {
             topic.next = share.next.clone();
         }
@@ -295,8 +291,7 @@ impl StreamingQuery {
             clock,
             shares,
             posts,
-            plan,
-            context,
+            executable,
             lookups,
             lag,
             watch,
@@ -309,31 +304,25 @@ impl StreamingQuery {
         }))
     }
 
-    /// What the next plan is made for.
-    fn shape(&self) -> Shape {
+    /// What the next plan, over these ranges, is made for.
+    fn shape<'r>(&self, ranges: impl Iterator<Item = &'r PartitionRange>) -> Shape {
         let configured = self.session.context().copied_config();
+        let records = || ranges.map(|range| range.to.abs_diff(range.from)).sum::<u64>().max(1).ilog2();
         Shape {
             lookups: self.session.lookup_versions(),
             batch_rows: self.fit.batch_rows(configured.batch_size()),
             streams: self.fit.streams(configured.target_partitions()),
-            builds_lookups: self.fit.builds_lookups(),
+            records: (!self.fit.builds_lookups()).then(records),
         }
     }
 
-    /// The plan over one slice of each topic, with what it runs in: that of the last micro-batch, or another one when
-    /// something that shaped it has changed.
+    /// The plan over one slice of each topic, with what it runs in.
     async fn plan_over(&mut self, slices: Vec<Slice>, shape: Shape, clock: DateTime<Utc>) -> Result<Executable> {
-        let mut query_plan = match self.plan.take() {
-            Some(plan) if plan.fits(&shape) => plan,
-            _ => QueryPlan::new(self.session.state(clock)?, &self.logical, shape)?,
-        };
+        let plan = self.plans.of(shape, || self.session.state(clock))?;
         for (topic, slice) in self.topics.iter().zip(slices) {
-            let selection = query_plan.wanted().clone();
-            topic.prepare(query_plan.optimized(), &Slice { selection, ..slice })?;
+            topic.prepare(plan.optimized(), &Slice { selection: plan.wanted().clone(), ..slice })?;
         }
-        let executable = query_plan.next().await?;
-        self.plan = Some(query_plan);
-        Ok(executable)
+        plan.next().await
     }
 
     /// What the next micro-batch takes of each topic, where the dead letters arrive, and how many records are left
@@ -385,7 +374,7 @@ impl StreamingQuery {
         let ranges = |index| read.iter().filter(move |(of, _)| *of == index).map(|(_, range)| *range).collect();
         let slice = |index| Slice { ranges: ranges(index), ..Slice::default() };
         let slices = (0..self.topics.len()).map(slice).collect();
-        self.plan_over(slices, self.shape(), clock).await
+        self.plan_over(slices, self.shape(read.iter().map(|(_, range)| range)), clock).await
     }
 
     /// Makes the next micro-batch smaller after one that did not fit into memory, and takes back what that one took.
@@ -403,7 +392,7 @@ impl StreamingQuery {
             topic.lost.extend(lost);
         }
         self.batch -= 1;
-        self.plan = None;
+        self.plans.forget();
         let most = planned.into_iter().max().unwrap_or_default();
         let configured = self.session.context().copied_config().batch_size();
         match self.fit.failed(taken.counts.iter(), most, configured) {
@@ -441,7 +430,6 @@ impl StreamingQuery {
 
     /// What a task needs to run a planned micro-batch while this query commits the one before.
     pub(crate) fn runner(&self, planned: &Planned) -> Runner {
-        let partitions = planned.plan.output_partitioning().partition_count();
         Runner {
             gate: Gate {
                 enforcer: Arc::clone(&self.enforcer),
@@ -450,7 +438,7 @@ impl StreamingQuery {
                 clock: planned.clock,
                 litter: Litter::default(),
             },
-            writers: (0..partitions).map(|_| self.sink.writer(&self.deps.memory)).collect(),
+            writers: (0..planned.streams()).map(|_| self.sink.writer(&self.deps.memory)).collect(),
             owner: self.sink.owner().clone(),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A micro-batch differs from the one before in what its topics read, and mostly in nothing else. So the plan is kept,
 //! and for each micro-batch every operator of it gets a fresh state ([`ExecutionPlan::reset_state`]), with one
-//! exception: the hash table of a join whose build side reads lookups alone stands as long as their versions do.
+//! exception: the hash table of a join whose build side reads lookups alone stands as long as their versions do. A plan
+//! with the time of day in it is made anew for each micro-batch, and takes such hash tables over from the one before.
 
 use std::sync::Arc;
 
@@ -10,16 +11,19 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, Result as DfResult};
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
+use datafusion::physical_plan::{ExecutionPlan, displayable};
 
 use super::selection;
 use super::topic::TopicScanExec;
+use super::write::watched;
 use crate::decode::Selection;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::pipeline::{Pipeline, SinkSpec};
 
-/// Micro-batches that a plan is run for at most: a join whose hash table stands counts its metrics on and on.
-const RUNS: u32 = 256;
+/// Micro-batches that hash tables stand for at most: their joins count metrics on and on, some KB a micro-batch.
+const RUNS: u32 = 2048;
 
 /// A plan and what it runs in.
 pub(crate) type Executable = (Arc<dyn ExecutionPlan>, Arc<TaskContext>);
@@ -33,8 +37,57 @@ pub(crate) struct Shape {
     pub(crate) batch_rows: usize,
     /// The streams that run side by side.
     pub(crate) streams: usize,
-    /// Whether lookups are the build sides of joins, however large they are; otherwise the smaller side is.
-    pub(crate) builds_lookups: bool,
+    /// `None`: lookups are the build sides of joins, however large they are. Otherwise the smaller side is, for
+    /// micro-batches of about so many records, as a power of two.
+    pub(crate) records: Option<u32>,
+}
+
+/// The plans of a query for one state of its lookups.
+pub(crate) struct Plans {
+    logical: LogicalPlan,
+    current: Option<QueryPlan>,
+}
+
+impl Plans {
+    /// Plans the query that fills `sink`, as far as it goes without knowing a micro-batch. The lookups are those that
+    /// the session has now.
+    ///
+    /// # Errors
+    /// What planning returns.
+    pub(crate) async fn new(pipeline: &Pipeline, sink: &SinkSpec, session: &SessionState) -> Result<Self> {
+        let missing =
+            || Error::invalid(format!("pipeline {} has no query {}; check the file", pipeline.name, sink.name));
+        let spec = pipeline.query(&sink.name).ok_or_else(missing)?;
+        let logical = watched(pipeline.plan_query(spec, session).await?, sink)?;
+        Ok(Self { logical, current: None })
+    }
+
+    /// The plan before it is optimised.
+    pub(crate) fn logical(&self) -> &LogicalPlan {
+        &self.logical
+    }
+
+    /// Lets nothing of the last plan stand.
+    pub(crate) fn forget(&mut self) {
+        self.current = None;
+    }
+
+    /// The plan of this shape: that of the last micro-batch, or another one, planned in `session`, when something that
+    /// shaped it has changed.
+    ///
+    /// # Errors
+    /// What planning returns.
+    pub(crate) fn of(
+        &mut self,
+        shape: Shape,
+        session: impl FnOnce() -> Result<SessionState>,
+    ) -> Result<&mut QueryPlan> {
+        let plan = match self.current.take() {
+            Some(plan) if plan.fits(&shape) => plan,
+            before => QueryPlan::new(session()?, &self.logical, shape)?.after(before),
+        };
+        Ok(self.current.insert(plan))
+    }
 }
 
 /// The plan of a query.
@@ -46,6 +99,8 @@ pub(crate) struct QueryPlan {
     context: Arc<TaskContext>,
     /// Made when the topics are prepared.
     physical: Option<Arc<dyn ExecutionPlan>>,
+    /// The plan of the micro-batch before, when it is another one whose hash tables may stand.
+    before: Option<Arc<dyn ExecutionPlan>>,
     /// The micro-batches that it was run for.
     runs: u32,
     /// Whether it says the same at another time of day.
@@ -69,8 +124,18 @@ impl QueryPlan {
             state,
             optimized,
             physical: None,
+            before: None,
             runs: 0,
         })
+    }
+
+    /// Takes the hash tables of another plan over, where they are the same and may stand.
+    fn after(mut self, before: Option<QueryPlan>) -> Self {
+        if let Some(before) = before.filter(|before| before.shape == self.shape && before.runs < RUNS) {
+            self.runs = before.runs;
+            self.before = before.physical;
+        }
+        self
     }
 
     /// Whether the next micro-batch can run it.
@@ -95,7 +160,13 @@ impl QueryPlan {
     pub(crate) async fn next(&mut self) -> Result<Executable> {
         let plan = match self.physical.take() {
             Some(plan) => renewed(plan)?,
-            None => self.state.query_planner().create_physical_plan(&self.optimized, &self.state).await?,
+            None => {
+                let plan = self.state.query_planner().create_physical_plan(&self.optimized, &self.state).await?;
+                match self.before.take() {
+                    Some(before) => taking_over(plan, &before)?,
+                    None => plan,
+                }
+            }
         };
         self.physical = Some(Arc::clone(&plan));
         self.runs += 1;
@@ -128,6 +199,46 @@ fn renewed(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
     Ok(renewed.data)
 }
 
+/// The plan with the hash tables of `before` in its joins, where they are made in the same way of the same rows.
+fn taking_over(plan: Arc<dyn ExecutionPlan>, before: &Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let mut standing = Vec::new();
+    before.apply(|node| {
+        if keeps_build(node.as_ref()) {
+            standing.push(Arc::clone(node));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let plan = plan.transform_up(|node| {
+        let is_same = |of: &Arc<dyn ExecutionPlan>| builds_the_same(of.as_ref(), node.as_ref());
+        let Some(found) = standing.iter().position(is_same) else { return Ok(Transformed::no(node)) };
+        let join = standing.swap_remove(found);
+        let children = vec![Arc::clone(join.children()[0]), Arc::clone(node.children()[1])];
+        let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        Ok(Transformed::yes(join.replace_children(children, options)?))
+    })?;
+    Ok(plan.data)
+}
+
+/// Whether two nodes are the same join but for the side that is not built. Lookups are of the same versions.
+fn builds_the_same(one: &dyn ExecutionPlan, other: &dyn ExecutionPlan) -> bool {
+    let (Some(a), Some(b)) = (one.downcast_ref::<HashJoinExec>(), other.downcast_ref::<HashJoinExec>()) else {
+        return false;
+    };
+    let shown = |join: &HashJoinExec| displayable(join.left().as_ref()).indent(true).to_string();
+    let filter = |join: &HashJoinExec| {
+        join.filter().map(|filter| (Arc::clone(filter.expression()), filter.column_indices().to_vec()))
+    };
+    keeps_build(other)
+        && a.join_type() == b.join_type()
+        && a.on() == b.on()
+        && filter(a) == filter(b)
+        && a.projection == b.projection
+        && a.null_equality() == b.null_equality()
+        && a.fetch() == b.fetch()
+        && a.right().schema() == b.right().schema()
+        && shown(a) == shown(b)
+}
+
 /// Whether a node is a join whose build side says the same for each micro-batch, and which marks nothing in it.
 fn keeps_build(node: &dyn ExecutionPlan) -> bool {
     let Some(join) = node.downcast_ref::<HashJoinExec>() else { return false };
@@ -145,7 +256,7 @@ fn reads_topic(plan: &dyn ExecutionPlan) -> bool {
 #[cfg(test)]
 mod tests {
     use arrow::array::{Int64Array, RecordBatch, StringArray};
-    use datafusion::physical_plan::{collect, displayable};
+    use datafusion::physical_plan::collect;
     use datafusion::prelude::{SessionConfig, SessionContext};
 
     use super::*;
@@ -194,6 +305,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn another_plan_takes_a_hash_table_over_when_it_is_the_same() {
+        let context = session();
+        let plan = async |sql: &str| context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        let rows = async |plan: &Arc<dyn ExecutionPlan>| {
+            let batches = collect(Arc::clone(plan), context.task_ctx()).await.unwrap();
+            batches.iter().map(RecordBatch::num_rows).sum::<usize>()
+        };
+        let join = "FROM impressions i JOIN ads a ON i.id = a.id";
+        let first = plan(&format!("SELECT i.name, a.name, 1 AS at {join}")).await;
+        assert_eq!(rows(&first).await, 10);
+        // At another time of day: as many rows, and none of them went into a hash table again.
+        let second = taking_over(plan(&format!("SELECT i.name, a.name, 2 AS at {join}")).await, &first).unwrap();
+        assert_eq!((rows(&second).await, build_rows(second.as_ref())), (10, Some(10)));
+        for other in ["AND a.id < 5", "WHERE a.name <> 'ads 3'", "AND i.name <> a.name"] {
+            let third = taking_over(plan(&format!("SELECT i.name, a.name, 2 AS at {join} {other}")).await, &first);
+            let third = third.unwrap();
+            let (found, fresh) =
+                (rows(&third).await, rows(&plan(&format!("SELECT i.name {join} {other}")).await).await);
+            assert_eq!(found, fresh, "{other}");
+        }
+    }
+
+    #[tokio::test]
     async fn one_in_which_rows_are_marked_is_made_anew() {
         let (rows, _) = runs("SELECT a.name FROM ads a LEFT JOIN impressions i ON a.id = i.id - 5").await;
         assert_eq!(rows, [10, 10, 10]);
@@ -202,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn a_plan_with_the_time_of_day_in_it_serves_one_micro_batch() {
         let context = session();
-        let shape = || Shape { lookups: Vec::new(), batch_rows: 10, streams: 1, builds_lookups: true };
+        let shape = || Shape { lookups: Vec::new(), batch_rows: 10, streams: 1, records: None };
         let fits = async |sql: &str| {
             let logical = context.sql(sql).await.unwrap().into_unoptimized_plan();
             let mut plan = QueryPlan::new(context.state(), &logical, shape()).unwrap();

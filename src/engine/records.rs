@@ -324,10 +324,11 @@ impl RecordDecoder {
         counts.dead.fetch_add(dead, Ordering::Relaxed);
         counts.decoded.fetch_add(raw.len() as u64 - nulls - dead, Ordering::Relaxed);
         let rows = self.rows(raw, kept)?;
-        let mut odd = self.decoder.as_mut().map(Decoder::take_oddities).unwrap_or_default();
-        if let Some(Filter::First(first)) = &mut self.filter {
-            odd.unknown_fields = first.take_unknown_fields();
-        }
+        let odd = match (&mut self.decoder, &mut self.filter) {
+            (Some(decoder), Some(Filter::First(first))) => first.take_oddities(decoder),
+            (Some(decoder), _) => decoder.take_oddities(),
+            (None, _) => Oddities::default(),
+        };
         if odd != Oddities::default() {
             counts.odd.lock().add(odd);
         }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::Schema;
 use datafusion::common::cast::as_boolean_array;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 
-use crate::decode::{DecodeFault, Decoder, Reason};
+use crate::decode::{DecodeFault, Decoder, Oddities, Reason};
 use crate::error::{Error, Result};
 use crate::source::RawBatch;
 
@@ -43,6 +45,43 @@ impl Condition {
     }
 }
 
+/// Whether a condition has an answer for every row, or NULL: it compares columns and constants, and nothing in it is
+/// converted or computed.
+pub(crate) fn never_fails(condition: &Expr) -> bool {
+    let mut never = true;
+    // Nothing fails on the way.
+    drop(condition.apply(|expr| {
+        never &= match expr {
+            Expr::BinaryExpr(binary) => compares(binary.op),
+            Expr::ScalarFunction(call) => call.name() == "get_field",
+            Expr::Column(_)
+            | Expr::Literal(..)
+            | Expr::Alias(_)
+            | Expr::Not(_)
+            | Expr::Like(_)
+            | Expr::Between(_)
+            | Expr::InList(_)
+            | Expr::IsNull(_)
+            | Expr::IsNotNull(_)
+            | Expr::IsTrue(_)
+            | Expr::IsFalse(_)
+            | Expr::IsUnknown(_)
+            | Expr::IsNotTrue(_)
+            | Expr::IsNotFalse(_)
+            | Expr::IsNotUnknown(_)
+            | Expr::TryCast(_) => true,
+            _ => false,
+        };
+        Ok(TreeNodeRecursion::Continue)
+    }));
+    never
+}
+
+fn compares(operator: Operator) -> bool {
+    use Operator::{And, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, Or};
+    matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom | And | Or)
+}
+
 /// Where the condition of a scan is answered.
 #[derive(Debug)]
 pub(crate) enum Filter {
@@ -57,12 +96,10 @@ impl Filter {
     /// columns are `fields`.
     pub(crate) fn new(condition: &Condition, names: &[&str], fields: &[&str], first: Option<Decoder>) -> Self {
         let condition = condition.clone();
+        let columns = names.iter().filter_map(|name| fields.iter().position(|field| field == name)).collect();
         match first {
-            Some(decoder) => Filter::First(Box::new(FirstPass { decoder, condition })),
-            None => {
-                let place = |name| fields.iter().position(|field| field == name);
-                Filter::After(condition, names.iter().filter_map(place).collect())
-            }
+            Some(decoder) => Filter::First(Box::new(FirstPass { decoder, condition, again: columns })),
+            None => Filter::After(condition, columns),
         }
     }
 }
@@ -72,6 +109,8 @@ impl Filter {
 pub(crate) struct FirstPass {
     decoder: Decoder,
     condition: Condition,
+    /// The columns of the main decoder that are decoded again of records that pass.
+    again: Vec<usize>,
 }
 
 /// What passed a condition.
@@ -112,9 +151,14 @@ impl FirstPass {
         Ok(Passed { rows: answered, dead })
     }
 
-    /// Unknown fields of all records since the last call: those that passed are looked at twice, and count once.
-    pub(crate) fn take_unknown_fields(&mut self) -> u64 {
-        self.decoder.take_oddities().unknown_fields
+    /// What was odd since the last call, here and in `main`, which decoded the records that passed: each column counts
+    /// where most records of it were seen.
+    pub(crate) fn take_oddities(&mut self, main: &mut Decoder) -> Oddities {
+        let (mut odd, of_passed) = (self.decoder.take_oddities(), main.take_oddities_but(&self.again));
+        // Of unknown fields nobody says in which column they are.
+        let unknown_fields = odd.unknown_fields.max(of_passed.unknown_fields);
+        odd.add(of_passed);
+        Oddities { unknown_fields, ..odd }
     }
 }
 

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use datafusion::execution::TaskContext;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::ExecutionPlanProperties;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::letter;
 use super::position::Lost;
+use super::query_plan::Executable;
 use super::records::{Letters, RecordCounts};
+use super::topic::read_what_is_left;
 use super::write::{Gate, Written, write_all};
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
@@ -54,8 +55,8 @@ pub(crate) struct Planned {
     pub(crate) clock: DateTime<Utc>,
     pub(crate) shares: Vec<Share>,
     pub(crate) posts: Vec<Post>,
-    pub(crate) plan: Arc<dyn ExecutionPlan>,
-    pub(crate) context: Arc<TaskContext>,
+    /// Until it has run: a plan holds the hash tables of its joins.
+    pub(crate) executable: Option<Executable>,
     pub(crate) lookups: Vec<(String, String)>,
     pub(crate) lag: u64,
     pub(crate) watch: Stopwatch,
@@ -93,6 +94,11 @@ pub(crate) struct Taken {
 }
 
 impl Planned {
+    /// The streams in which its plan runs.
+    pub(crate) fn streams(&self) -> usize {
+        self.executable.as_ref().map_or(0, |(plan, _)| plan.output_partitioning().partition_count())
+    }
+
     /// What it takes.
     pub(crate) fn taken(&self) -> Taken {
         let of =
@@ -137,7 +143,20 @@ impl Runner {
         }
         let within = |e: Error| e.within(format!("query {}", self.owner.query));
         let writers = self.writers.into_iter().map(|writer| writer.noting(&self.gate.litter)).collect();
-        let written = write_all(&planned.plan, &planned.context, &self.gate, writers).await;
+        let written = match planned.executable.take() {
+            None => Err(Error::unavailable("a micro-batch was run twice; run again")),
+            Some((plan, context)) => match write_all(&plan, &context, &self.gate, writers).await {
+                // A join with nothing to join asks for no record: broken ones have to be found all the same.
+                Ok(written) => match read_what_is_left(plan.as_ref()).await {
+                    Ok(()) => Ok(written),
+                    Err(error) => {
+                        written.abort().await;
+                        Err(error)
+                    }
+                },
+                failed => failed,
+            },
+        };
         planned.shares.iter().for_each(|share| share.counts.close());
         let letters = all_written(writing).await;
         // Whoever cannot post a dead letter fails too: the writer of dead letters knows why.

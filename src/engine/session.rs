@@ -10,10 +10,12 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::future::try_join_all;
 
-use super::Deps;
-use super::topic::{OpenLog, TopicTable};
+use super::topic::{OpenLog, Slice, TopicTable};
+use super::{Deps, selection};
 use crate::error::Result;
 use crate::lookup::Lookup;
 use crate::model::{self, Model, ModelUdf};
@@ -132,22 +134,17 @@ impl QuerySession {
         Ok(())
     }
 
-    /// Reads those lookups again whose version has changed.
+    /// Reads those lookups again whose version has changed, and says whether one has: plans that were made before read
+    /// the old rows.
     ///
     /// # Errors
     /// What reading a lookup returns.
-    pub(crate) async fn refresh_lookups(&mut self) -> Result<()> {
-        let mut changed = Vec::new();
-        for (index, lookup) in self.lookups.iter_mut().enumerate() {
-            if lookup.refresh().await? {
-                changed.push(index);
-            }
-        }
-        for index in changed {
-            let lookup = &self.lookups[index];
+    pub(crate) async fn refresh_lookups(&mut self) -> Result<bool> {
+        let changed = try_join_all(self.lookups.iter_mut().map(Lookup::refresh)).await?;
+        for (lookup, _) in self.lookups.iter().zip(&changed).filter(|(_, changed)| **changed) {
             self.register(lookup.name(), lookup.provider())?;
         }
-        Ok(())
+        Ok(changed.contains(&true))
     }
 
     /// The session at this time of day: `now()` is `clock` in every plan made from it.
@@ -185,15 +182,23 @@ impl QuerySession {
         &self.context
     }
 
-    /// Lets every topic's next plan read from `start` to its end as of now.
+    /// The operators of an optimised plan that reads every topic from `start` to its end as of now, with the fields
+    /// that it uses.
     ///
     /// # Errors
-    /// What the logs return.
-    pub async fn read_to_the_end(&self) -> Result<()> {
+    /// What the logs and the planner return.
+    pub(crate) async fn plan_whole(
+        &self,
+        state: &SessionState,
+        optimized: &LogicalPlan,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let wanted = selection::used_fields(optimized)?;
         for table in &self.topics {
-            super::topic::prepare_whole(table).await?;
+            let is_shared = selection::scans(optimized, std::iter::once(table.spec().name.as_str()))? > 1;
+            super::topic::prepare_whole(table, Slice { selection: wanted.clone(), is_shared, ..Slice::default() })
+                .await?;
         }
-        Ok(())
+        Ok(state.query_planner().create_physical_plan(optimized, state).await?)
     }
 
     /// The rows of a plan that reads everything, and their schema. Records that it could not decode are warned of: such
@@ -202,7 +207,7 @@ impl QuerySession {
     /// # Errors
     /// What the plan returns.
     pub async fn collect(&self, state: &SessionState, logical: &LogicalPlan) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        let plan = state.create_physical_plan(logical).await?;
+        let plan = self.plan_whole(state, &state.optimize(logical)?).await?;
         let schema = plan.schema();
         let rows = datafusion::physical_plan::collect(plan, self.task_context()).await?;
         self.warn_of_what_was_left_out();

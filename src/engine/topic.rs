@@ -26,7 +26,7 @@ use datafusion::physical_plan::{
 use parking_lot::Mutex;
 
 use super::records::{RecordCounts, RecordDecoder, Wish};
-use super::row_filter::Condition;
+use super::row_filter::{self, Condition};
 use super::writer_schemas::schemas_of;
 use crate::decode::Selection;
 use crate::error::{Error, Exhausted, Result};
@@ -225,11 +225,14 @@ impl TableProvider for TopicTable {
 
     /// Conditions on fields of the value are answered while records are decoded.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
-        let answers = |filter: &&Expr| match self.0.answers(filter) {
+        let answers: Vec<bool> = filters.iter().map(|filter| self.0.answers(filter)).collect();
+        let all = answers.iter().all(|answers| *answers);
+        // One that may fail is often guarded by another, which then has to be asked with it.
+        let pushed = |(filter, answers): (&&Expr, bool)| match answers && (all || row_filter::never_fails(filter)) {
             true => TableProviderFilterPushDown::Exact,
             false => TableProviderFilterPushDown::Unsupported,
         };
-        Ok(filters.iter().map(answers).collect())
+        Ok(filters.iter().zip(answers).map(pushed).collect())
     }
 
     async fn scan(
@@ -359,6 +362,15 @@ impl ExecutionPlan for TopicScanExec {
     }
 
     fn execute(&self, partition: usize, _context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let batches = futures::stream::try_unfold(self.reader(partition)?, |mut reader| async move {
+            Ok(reader.next().await?.map(|batch| (batch, reader)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+    }
+}
+
+impl TopicScanExec {
+    fn reader(&self, partition: usize) -> DfResult<PartitionReader> {
         let Some(log) = self.log.clone() else {
             let topic = &self.topic.spec.topic;
             return internal_err!("topic {topic} was planned without a connection and cannot be read");
@@ -368,7 +380,7 @@ impl ExecutionPlan for TopicScanExec {
             Some(decoder) => decoder,
             None => RecordDecoder::new(&self.topic.spec, &self.pool.wish, self.topic.registry.as_ref())?,
         };
-        let reader = PartitionReader {
+        Ok(PartitionReader {
             topic: self.topic.spec.topic.clone(),
             log,
             registry: self.topic.registry.clone(),
@@ -381,12 +393,26 @@ impl ExecutionPlan for TopicScanExec {
             bytes: MetricBuilder::new(&self.metrics).counter("bytes_read", partition),
             held: self.topic.memory.hold("the decoder"),
             widest: self.slice.widest,
-        };
-        let batches = futures::stream::try_unfold(reader, |mut reader| async move {
-            Ok(reader.next().await?.map(|batch| (batch, reader)))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+        })
     }
+}
+
+/// Reads what a plan that has run left unread of the scans that count: their records are decoded, and their rows are of
+/// no use.
+///
+/// # Errors
+/// As the scan itself.
+pub(crate) async fn read_what_is_left(plan: &dyn ExecutionPlan) -> Result<()> {
+    let mut waiting = vec![plan];
+    while let Some(node) = waiting.pop() {
+        waiting.extend(node.children().into_iter().map(AsRef::as_ref));
+        let Some(scan) = node.downcast_ref::<TopicScanExec>().filter(|scan| scan.index == 0) else { continue };
+        if !matches!(*scan.stream.lock().await, Reading::Done) {
+            let mut reader = scan.reader(0)?;
+            while reader.next().await?.is_some() {}
+        }
+    }
+    Ok(())
 }
 
 /// One output partition of a scan.
@@ -467,11 +493,11 @@ impl Drop for PartitionReader {
     }
 }
 
-/// Lets the next plan over `table` read from `start` to the end as of now.
+/// Lets the next plan over `table` read what `slice` says, from `start` to the end as of now.
 ///
 /// # Errors
 /// What the log returns.
-pub(crate) async fn prepare_whole(table: &TopicTable) -> Result<()> {
+pub(crate) async fn prepare_whole(table: &TopicTable, slice: Slice) -> Result<()> {
     let log = table.log(0)?;
     let from = super::position::first(&table.spec().topic, &table.spec().start, log.as_ref()).await?;
     let bounds = log.bounds().await?;
@@ -484,6 +510,6 @@ pub(crate) async fn prepare_whole(table: &TopicTable) -> Result<()> {
         })
         .filter(|range| range.from < range.to)
         .collect();
-    table.prepare(Slice { ranges, ..Slice::default() });
+    table.prepare(Slice { ranges, ..slice });
     Ok(())
 }

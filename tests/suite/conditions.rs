@@ -115,3 +115,49 @@ fn of_a_record_that_is_left_out_only_the_condition_is_read() {
     assert_eq!(at("landed", "at"), BTreeSet::from([0, 3]));
     assert_eq!(at("landed_dead_letters", "offset"), BTreeSet::from([2, 4]));
 }
+
+#[test]
+fn a_cast_is_asked_with_the_condition_that_guards_it() {
+    let topic = topics::new_topic(Broker::shared(), "guarded", 1);
+    let dir = workspace();
+    let file = format!(
+        "CREATE EXTERNAL TABLE ads STORED AS KAFKA LOCATION 'kafka://${{env:KAFKA_BROKERS}}/{topic}'
+         OPTIONS ('value.proto' 'proto/ads/v1/ads.proto', 'value.message' 'ads.v1.AdImpression');
+         CREATE EXTERNAL TABLE numbered (at BIGINT, user_id VARCHAR) STORED AS DELTA LOCATION 'tables/numbered';
+         INSERT INTO numbered SELECT _offset, user_id FROM ads
+         WHERE _offset = 3 AND CAST(user_id AS BIGINT) = 7 AND bid >= 0;"
+    );
+    std::fs::write(dir.path().join("numbered.sql"), file).unwrap();
+    let mut values = impressions(0..20);
+    values[3] = AdImpression { user_id: "7".into(), ..impression(3) }.encode_to_vec();
+    topics::produce(Broker::shared(), &topic, 0, &values);
+    let flumen = |words: &[&str]| finish(&mut Broker::shared().flumen(dir.path(), words)).exits(0);
+    assert_eq!(flumen(&["-o", "json", "run", "numbered.sql", "--available-now"]).json()[0]["rows"]["written"], 1);
+    let explained = flumen(&["explain", "numbered.sql"]).stdout;
+    let scan = explained.lines().find(|line| line.contains("TopicScanExec")).unwrap();
+    assert!(scan.contains("condition=bid@0 >= 0") && !scan.contains("CAST"), "{scan}");
+}
+
+#[test]
+fn what_is_odd_is_counted_beside_a_condition_too() {
+    let topic = topics::new_topic(Broker::shared(), "odd", 1);
+    let dir = workspace();
+    let proto = "syntax = \"proto3\"; enum Kind { NONE = 0; VIEW = 1; } message Odd { Kind kind = 1; double bid = 2; }";
+    std::fs::write(dir.path().join("proto/odd.proto"), proto).unwrap();
+    let file = format!(
+        "CREATE EXTERNAL TABLE odds STORED AS KAFKA LOCATION 'kafka://${{env:KAFKA_BROKERS}}/{topic}'
+         OPTIONS ('value.proto' 'proto/odd.proto', 'value.message' 'Odd', 'unknown_fields' 'keep');
+         CREATE EXTERNAL TABLE odd (unknown VARBINARY, kind VARCHAR) STORED AS DELTA LOCATION 'tables/odd';
+         INSERT INTO odd SELECT _unknown, kind FROM odds WHERE bid < 5 AND kind <> 'VIEW';"
+    );
+    std::fs::write(dir.path().join("odd.sql"), file).unwrap();
+    // Kind 7 has no name, field 100 is not known.
+    let odd = |n: u32| [&[0x08, 7, 0x11][..], &f64::from(n).to_le_bytes(), &[0xa0, 0x06, 1]].concat();
+    topics::produce(Broker::shared(), &topic, 0, &(0..20).map(odd).collect::<Vec<_>>());
+    let run = ["-o", "json", "run", "odd.sql", "--available-now"];
+    let done = finish(&mut Broker::shared().flumen(dir.path(), run)).exits(0).json();
+    let source = &done[0]["sources"][0];
+    assert_eq!((&done[0]["rows"]["written"], &source["numUnknownFields"]), (&json!(5), &json!(5)));
+    // The condition's columns are looked at in every record; those that pass do not count twice.
+    assert_eq!(source["numNamelessEnumNumbers"], 20);
+}

@@ -20,6 +20,7 @@ mod faults;
 mod faulty_proxy;
 mod fencing;
 mod log_conformance;
+mod lookups;
 mod main_job;
 mod memory;
 mod quarantine;

@@ -16,7 +16,7 @@ use flumen::sink::{DeltaSink, Owner, SinkCommit};
 use flumen::storage::Storage;
 use tokio::runtime::Runtime;
 
-const FILES: [usize; 3] = [1_000, 10_000, 100_000];
+const FILES: [usize; 3] = [1, 10_000, 100_000];
 
 fn spec(location: &str) -> SinkSpec {
     let columns = vec![ContractColumn { name: "id".into(), data_type: DataType::Int64, nullable: false }];

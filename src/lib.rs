@@ -25,6 +25,7 @@ pub mod source;
 // What happens with it, and where it goes.
 pub mod contract;
 pub mod engine;
+pub mod record;
 pub mod sink;
 
 // What all of it stands on.

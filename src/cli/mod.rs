@@ -7,6 +7,7 @@ mod explain;
 mod load;
 mod maintain;
 mod output;
+mod record;
 mod run;
 mod sql;
 mod status;
@@ -89,6 +90,8 @@ enum Verb {
     Status(status::Status),
     /// An ad-hoc query over what a file declares
     Sql(sql::Sql),
+    /// A slice of a topic into a recording, which is read without a broker
+    Record(Box<record::Record>),
     /// Look at records that could not be decoded, and decode them again
     DeadLetters(dead_letters::DeadLetters),
     /// Compact small files, write checkpoints, clean logs up, vacuum
@@ -126,6 +129,7 @@ fn run() -> Result<()> {
             Verb::Run(verb) => verb.run(&cli.globals).await,
             Verb::Status(verb) => verb.run(&cli.globals).await,
             Verb::Sql(verb) => verb.run(&cli.globals).await,
+            Verb::Record(verb) => verb.run(&cli.globals).await,
             Verb::DeadLetters(verb) => verb.run(&cli.globals).await,
             Verb::Maintain(verb) => verb.run(&cli.globals).await,
         }

@@ -1,6 +1,7 @@
 //! What a run prints: a live line on a terminal, plain lines otherwise, or one JSON object a line.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -10,6 +11,9 @@ use super::Format;
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
 use crate::observe::{Observer, Progress, grouped};
+
+/// How often a live line is drawn anew.
+const REDRAW: Duration = Duration::from_millis(200);
 
 /// Prints each micro-batch in the form that was asked for.
 pub(crate) struct Printer {
@@ -37,7 +41,7 @@ impl Printer {
             Format::Text if live => {
                 let bar = ProgressBar::new_spinner();
                 bar.set_style(ProgressStyle::default_spinner());
-                bar.enable_steady_tick(Duration::from_millis(200));
+                bar.enable_steady_tick(REDRAW);
                 Form::Live { bar, totals: Mutex::default(), watch: Stopwatch::start() }
             }
             Format::Text => Form::Lines,
@@ -52,6 +56,50 @@ impl Printer {
             let totals = totals.lock();
             let (records, rows) = (grouped(totals.records), grouped(totals.rows));
             print_line(&format!("{records} records, {rows} rows in {:.1} s", watch.elapsed().as_secs_f64()));
+        }
+    }
+}
+
+/// How far a work of known size is: a live line on a terminal, nothing otherwise.
+pub(crate) struct Meter {
+    bar: ProgressBar,
+    /// Draws until it is dropped.
+    drawer: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Meter {
+    /// Asks `state` again and again for the parts of `all` that are done, and the records among them.
+    pub(crate) fn start<S: Send + Sync + 'static>(
+        format: Format,
+        all: u64,
+        state: Arc<S>,
+        done: impl Fn(&S) -> (u64, u64) + Send + 'static,
+    ) -> Self {
+        let bar = ProgressBar::new(all);
+        if format == Format::Json || !io::stderr().is_terminal() {
+            return Self { bar, drawer: None };
+        }
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent}%  {msg}  ETA {eta}") {
+            bar.set_style(style);
+        }
+        let (line, watch) = (bar.clone(), Stopwatch::start());
+        let drawer = tokio::spawn(async move {
+            loop {
+                let (parts, records) = done(&state);
+                let rate = records as f64 / watch.elapsed().as_secs_f64().max(1e-3);
+                line.set_position(parts);
+                line.set_message(format!("{} records  {} records/s", grouped(records), grouped(rate as u64)));
+                tokio::time::sleep(REDRAW).await;
+            }
+        });
+        Self { bar, drawer: Some(drawer) }
+    }
+
+    /// Takes the line away.
+    pub(crate) fn finish(self) {
+        if let Some(drawer) = self.drawer {
+            drawer.abort();
+            self.bar.finish_and_clear();
         }
     }
 }

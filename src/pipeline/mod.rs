@@ -46,6 +46,7 @@ pub use spec::{
     LookupSpec, META_COLUMNS, ModelSpec, NullValue, OnDecodeError, OnViolation, QueryKind, QuerySpec, RegistryAuth,
     RegistrySpec, SCHEMA_ID, SchemaChange, Settings, SinkMode, SinkSpec, SourceSpec, UpkeepSpec, ValueFormat,
 };
+pub use suggest::did_you_mean;
 pub use topic::meta_fields;
 
 use crate::error::{Error, Result};

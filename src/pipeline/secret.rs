@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use crate::error::Error;
+
 /// The largest file that `${file:…}` reads, in bytes.
 const LARGEST: u64 = 1 << 20;
 
@@ -95,6 +97,15 @@ impl Environment {
         }
         out.push_str(rest);
         Ok(out)
+    }
+
+    /// Fills in what stands in `${…}` of an argument.
+    ///
+    /// # Errors
+    /// `Invalid` for a variable or file that is missing, or a form that does not exist.
+    pub fn fill(&self, text: &str) -> crate::error::Result<String> {
+        let filled = self.expand(text, &mut Vec::new());
+        filled.map_err(|refusal| Error::invalid(format!("{}: {}", refusal.message, refusal.remedy)))
     }
 
     fn value(&self, reference: &str) -> Result<String, Refusal> {

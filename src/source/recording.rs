@@ -4,9 +4,12 @@
 //! recorded of each partition, so that empty partitions and ends behind the last record are known too.
 
 mod columns;
+mod content;
+mod journal;
+mod manifest;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -21,15 +24,17 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use self::content::Content;
+pub use self::journal::Journal;
+use self::manifest::MANIFEST;
+pub use self::manifest::{About, Counted, Manifest, ManifestPartition, ValueAbout};
 pub use self::writer::RecordingWriter;
 use super::{Log, RawBatch, RawStream, TopicIdentity, Wanted};
 use crate::error::{Error, Result};
 use crate::offsets::{PartitionBounds, PartitionRange};
 
-const MANIFEST: &str = "manifest.json";
 /// The batches that wait in a stream at most.
 const STREAM_BATCHES: usize = 4;
 /// The records and, about, the bytes of a batch.
@@ -46,6 +51,7 @@ pub struct RecordingLog {
 struct Recording {
     dir: PathBuf,
     identity: TopicIdentity,
+    manifest: Option<Manifest>,
     bounds: Vec<PartitionBounds>,
     parts: Vec<Part>,
     /// For each partition where its records are, in offset order.
@@ -67,53 +73,6 @@ struct Segment {
     last: i64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
-    topic: String,
-    #[serde(default)]
-    topic_id: String,
-    #[serde(default)]
-    cluster_id: String,
-    partitions: Vec<ManifestPartition>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct ManifestPartition {
-    partition: i32,
-    from: i64,
-    to: i64,
-}
-
-impl Manifest {
-    fn new(identity: TopicIdentity, ranges: &[PartitionRange]) -> Self {
-        let mut partitions: Vec<ManifestPartition> =
-            ranges.iter().map(|r| ManifestPartition { partition: r.partition, from: r.from, to: r.to }).collect();
-        partitions.sort_by_key(|p| p.partition);
-        let TopicIdentity { topic, topic_id, cluster_id } = identity;
-        Self { topic, topic_id, cluster_id, partitions }
-    }
-
-    fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join(MANIFEST);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unreadable(&path, error)),
-        };
-        let manifest: Manifest = serde_json::from_str(&text).map_err(|error| {
-            Error::invalid(format!("{}: {error}. Record the topic again, or mend the file", path.display()))
-        })?;
-        let mut last = -1;
-        for p in &manifest.partitions {
-            if p.partition <= last || p.from < 0 || p.from > p.to {
-                return Err(wrong(&path, &format!("partition {} [{}, {}) is out of order", p.partition, p.from, p.to)));
-            }
-            last = p.partition;
-        }
-        Ok(Some(manifest))
-    }
-}
-
 impl RecordingLog {
     /// Opens the recording in `dir`: reads the files' footers.
     ///
@@ -121,11 +80,23 @@ impl RecordingLog {
     /// `Invalid`, naming the file: wrong columns, a file that is cut off, records out of order or outside the manifest,
     /// nothing there.
     pub fn open(dir: &Path) -> Result<Self> {
-        unharmed(dir, || Self::read_footers(dir))
+        unharmed(dir, || {
+            if Journal::read(dir)?.is_some() {
+                let why = "the recording was interrupted. Record again what was being recorded: it goes on";
+                return Err(Error::invalid(format!("{}: {why}", dir.display())));
+            }
+            let manifest = Manifest::read(dir)?;
+            Self::read_footers(dir, manifest, None)
+        })
     }
 
-    fn read_footers(dir: &Path) -> Result<Self> {
-        let manifest = Manifest::read(dir)?;
+    /// What is there of a recording that is under way; `None` when nothing is.
+    fn under_way(dir: &Path, identity: TopicIdentity) -> Result<Option<Self>> {
+        let is_there = fs::read_dir(dir).map_err(|error| unreadable(dir, error))?.flatten().any(|e| is_part(&e.path()));
+        is_there.then(|| Self::read_footers(dir, None, Some(identity))).transpose()
+    }
+
+    fn read_footers(dir: &Path, manifest: Option<Manifest>, identity: Option<TopicIdentity>) -> Result<Self> {
         let parts = open_parts(dir)?;
         let mut segments: BTreeMap<i32, Vec<Segment>> = BTreeMap::new();
         for (index, part) in parts.iter().enumerate() {
@@ -138,18 +109,30 @@ impl RecordingLog {
                 return Err(wrong(&parts[pair[1].part].path, &why));
             }
         }
-        let identity = match &manifest {
-            Some(m) => {
-                let (topic, topic_id) = (m.topic.clone(), m.topic_id.clone());
-                TopicIdentity { topic, topic_id, cluster_id: m.cluster_id.clone() }
-            }
-            None => {
+        let identity = match (identity, &manifest) {
+            (Some(identity), _) => identity,
+            (None, Some(manifest)) => manifest.identity(),
+            (None, None) => {
                 TopicIdentity { topic: first_topic(dir, &parts)?, topic_id: String::new(), cluster_id: String::new() }
             }
         };
         parts.iter().try_for_each(|part| part.check_topic(&identity.topic))?;
         let bounds = bounds(dir, manifest.as_ref(), &segments)?;
-        Ok(Self { recording: Arc::new(Recording { dir: dir.to_path_buf(), identity, bounds, parts, segments }) })
+        let dir = dir.to_path_buf();
+        Ok(Self { recording: Arc::new(Recording { dir, identity, manifest, bounds, parts, segments }) })
+    }
+
+    /// What the recording says of itself; `None` when it says nothing.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.recording.manifest.as_ref()
+    }
+
+    /// Reads all of it and holds it to its manifest.
+    ///
+    /// # Errors
+    /// `Invalid` when records are missing, added or changed, naming the partition.
+    pub fn verify(&self) -> Result<()> {
+        unharmed(&self.recording.dir, || self.recording.verify())
     }
 }
 
@@ -355,6 +338,46 @@ impl Recording {
         Ok(true)
     }
 
+    /// Holds the records to the manifest's hashes, where it has some.
+    fn verify(&self) -> Result<()> {
+        let all = Wanted { key: true, headers: true };
+        for told in self.manifest.iter().flat_map(|manifest| &manifest.partitions) {
+            if told.counted.sha256.is_none() {
+                continue;
+            }
+            let range = PartitionRange { partition: told.partition, from: told.from, to: told.to };
+            let mut content = Content::default();
+            self.read(range, all, &mut |batch| {
+                content.add(&batch);
+                true
+            })?;
+            let is = content.counted();
+            if is != told.counted {
+                let why = format!(
+                    "it tells of {} records of partition {} with hash {}, and there are {} with hash {}",
+                    told.counted.records,
+                    told.partition,
+                    told.counted.sha256.as_deref().unwrap_or_default(),
+                    is.records,
+                    is.sha256.as_deref().unwrap_or_default()
+                );
+                return Err(wrong(&self.dir.join(MANIFEST), &why));
+            }
+        }
+        match &self.manifest {
+            Some(manifest) if manifest.all.sha256.is_some() && manifest.all != manifest::all(&manifest.partitions) => {
+                Err(wrong(&self.dir.join(MANIFEST), "its sums are not those of its partitions"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The files that hold records of a partition.
+    fn parts_of(&self, partition: i32) -> u32 {
+        let segments = self.segments.get(&partition).map_or(&[][..], Vec::as_slice);
+        segments.iter().map(|segment| segment.part).collect::<BTreeSet<_>>().len() as u32
+    }
+
     fn check_kept(&self, range: PartitionRange) -> Result<()> {
         let PartitionRange { partition, from, to } = range;
         let place = format!("recording {} (topic {}) partition {partition}", self.dir.display(), self.identity.topic);
@@ -472,118 +495,14 @@ fn unreadable(path: &Path, error: std::io::Error) -> Error {
     Error::invalid(text).caused_by(error)
 }
 
+fn unwritten(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::unavailable(format!("{} cannot be written: free the disk or mend the rights", path.display()))
+        .caused_by(error)
+}
+
 fn wrong(path: &Path, why: &str) -> Error {
     Error::invalid(format!("{}: {why}. Record the topic again, or mend the file", path.display()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::ErrorKind;
-    use crate::source::Payloads;
-    use parquet::arrow::ArrowWriter;
-
-    fn raw(partition: i32, offsets: &[i64]) -> RawBatch {
-        let mut values = Payloads::default();
-        offsets.iter().for_each(|offset| values.push(Some(format!("{partition}:{offset}").as_bytes())));
-        let timestamps = offsets.iter().map(|offset| offset * 10).collect();
-        RawBatch { partition, offsets: offsets.to_vec(), timestamps, values, keys: None, headers: None }
-    }
-
-    /// One row group with all of `batches`.
-    fn write_part(path: &Path, topic: &str, batches: &[RawBatch]) {
-        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), columns::schema(), None).unwrap();
-        batches.iter().for_each(|batch| writer.write(&columns::columns(topic, batch).unwrap()).unwrap());
-        writer.close().unwrap();
-    }
-
-    async fn read(log: &RecordingLog, ranges: &[PartitionRange]) -> Result<Vec<(i32, i64)>> {
-        let mut stream = log.read(ranges, Wanted::default())?;
-        let mut found = vec![];
-        while let Some(batch) = stream.recv().await {
-            let batch = batch?;
-            found.extend(batch.offsets.iter().map(|offset| (batch.partition, *offset)));
-        }
-        Ok(found)
-    }
-
-    fn range(partition: i32, from: i64, to: i64) -> PartitionRange {
-        PartitionRange { partition, from, to }
-    }
-
-    fn open_error(dir: &Path) -> String {
-        let error = RecordingLog::open(dir).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        error.to_string()
-    }
-
-    #[tokio::test]
-    async fn files_of_others_need_no_manifest_and_no_order_between_them() {
-        let dir = tempfile::tempdir().unwrap();
-        write_part(&dir.path().join("b.parquet"), "t", &[raw(0, &[1, 4]), raw(2, &[7])]);
-        write_part(&dir.path().join("a.parquet"), "t", &[raw(0, &[5, 9]), raw(2, &[2, 3])]);
-        let log = RecordingLog::open(dir.path()).unwrap();
-        assert_eq!(log.identity().await.unwrap().topic, "t");
-        let bound = |partition, low, high| PartitionBounds { partition, low, high };
-        assert_eq!(log.bounds().await.unwrap(), [bound(0, 1, 10), bound(2, 2, 8)]);
-        let all = read(&log, &[range(0, 1, 10), range(2, 2, 8)]).await.unwrap();
-        assert_eq!(all, [(0, 1), (0, 4), (0, 5), (0, 9), (2, 2), (2, 3), (2, 7)]);
-        assert_eq!(read(&log, &[range(0, 4, 9)]).await.unwrap(), [(0, 4), (0, 5)]);
-        let time = DateTime::from_timestamp_millis(41).unwrap();
-        assert_eq!(log.offsets_at(time).await.unwrap(), BTreeMap::from([(0, 5), (2, 7)]));
-    }
-
-    #[test]
-    fn what_is_no_recording_is_told_by_file() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(open_error(&dir.path().join("missing")).contains("missing cannot be read"));
-        assert!(open_error(dir.path()).contains("neither records nor manifest.json"));
-        let path = dir.path().join("a.parquet");
-        write_part(&path, "t", &[raw(0, &[1, 2])]);
-        let whole = fs::read(&path).unwrap();
-        for cut in [0, 1, 4, whole.len() / 2, whole.len() - 1] {
-            fs::write(&path, &whole[..cut]).unwrap();
-            assert!(open_error(dir.path()).contains("a.parquet is not a whole Parquet file"));
-        }
-        let batch =
-            RecordBatch::try_from_iter([("topic", Arc::new(arrow::array::Int32Array::from(vec![1])) as _)]).unwrap();
-        let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), None).unwrap();
-        writer.write(&batch).unwrap();
-        writer.close().unwrap();
-        let message = open_error(dir.path());
-        assert!(message.contains("a.parquet: column topic is missing or has another type"), "{message}");
-    }
-
-    #[test]
-    fn records_have_to_be_in_order_once_and_of_one_topic() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.parquet");
-        write_part(&path, "t", &[raw(0, &[5]), raw(1, &[1]), raw(0, &[3])]);
-        assert!(open_error(dir.path()).contains("offset 3 of partition 0 is not in order"));
-        write_part(&path, "t", &[raw(0, &[1, 5])]);
-        write_part(&dir.path().join("b.parquet"), "t", &[raw(0, &[5, 6])]);
-        assert!(open_error(dir.path()).contains("offset 5 of partition 0 is recorded twice"));
-        write_part(&dir.path().join("b.parquet"), "u", &[raw(0, &[6])]);
-        assert!(open_error(dir.path()).contains("b.parquet: it holds records of topic u"));
-    }
-
-    #[tokio::test]
-    async fn a_manifest_has_the_last_word() {
-        let dir = tempfile::tempdir().unwrap();
-        let identity = TopicIdentity { topic: "t".into(), topic_id: "id".into(), cluster_id: "c".into() };
-        let mut writer = RecordingWriter::create(dir.path(), identity.clone()).unwrap();
-        writer.write(&raw(0, &[3, 4])).unwrap();
-        assert_eq!(writer.write(&raw(0, &[4])).unwrap_err().kind(), ErrorKind::Invalid);
-        writer.finish(&[range(1, 0, 0), range(0, 2, 9)]).unwrap();
-        let log = RecordingLog::open(dir.path()).unwrap();
-        assert_eq!(log.identity().await.unwrap(), identity);
-        let bound = |partition, low, high| PartitionBounds { partition, low, high };
-        assert_eq!(log.bounds().await.unwrap(), [bound(0, 2, 9), bound(1, 0, 0)]);
-        assert!(RecordingWriter::create(dir.path(), identity).is_err());
-        let path = dir.path().join(MANIFEST);
-        fs::write(&path, r#"{"topic":"t","partitions":[{"partition":0,"from":4,"to":9}]}"#).unwrap();
-        assert!(open_error(dir.path()).contains("offsets [3, 5) of partition 0"));
-        fs::write(&path, "{").unwrap();
-        assert!(open_error(dir.path()).contains("manifest.json"));
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use flumen::error::{Error, ErrorKind};
 use flumen::kafka::KafkaConfig;
 use flumen::offsets::{PartitionBounds, PartitionRange};
 use flumen::source::kafka::KafkaLog;
-use flumen::source::recording::{RecordingLog, RecordingWriter};
+use flumen::source::recording::{About, RecordingLog, RecordingWriter};
 use flumen::source::{Headers, Log, Payloads, RawBatch, TopicIdentity, Wanted};
 use tempfile::TempDir;
 
@@ -98,7 +98,7 @@ impl Place for InRecording {
         }
         let ranges: Vec<PartitionRange> =
             bounds(story).iter().map(|b| PartitionRange { partition: b.partition, from: b.low, to: b.high }).collect();
-        writer.finish(&ranges).unwrap();
+        writer.finish(&ranges, About::default()).unwrap();
         let log = RecordingLog::open(dir.path()).unwrap();
         Opened { log: Box::new(log), topic: name.into(), _dir: Some(dir) }
     }

@@ -24,6 +24,7 @@ mod lookups;
 mod main_job;
 mod memory;
 mod quarantine;
+mod record;
 mod recordings;
 mod registry_server;
 mod s3;

@@ -20,7 +20,7 @@ use flumen::observe::{Observer, Progress, Silent};
 use flumen::offsets::{PartitionBounds, PartitionRange};
 use flumen::pipeline::{Environment, Pipeline, SourceSpec};
 use flumen::source::kafka::KafkaLog;
-use flumen::source::recording::{RecordingLog, RecordingWriter};
+use flumen::source::recording::{About, RecordingLog, RecordingWriter};
 use flumen::source::{Log, RawBatch, RawStream, TopicIdentity, Wanted};
 use flumen::storage::Storage;
 
@@ -57,7 +57,7 @@ fn record(dir: &Path, records: u64) -> u64 {
         writer.write(&batch).unwrap();
         ranges.push(PartitionRange { partition, from: 5, to: offset + 4 });
     }
-    writer.finish(&ranges).unwrap();
+    writer.finish(&ranges, About::default()).unwrap();
     count
 }
 
@@ -249,7 +249,7 @@ async fn a_recording_gives_the_rows_that_the_broker_gave() {
     while let Some(batch) = stream.recv().await {
         writer.write(&batch.unwrap()).unwrap();
     }
-    writer.finish(&ranges).unwrap();
+    writer.finish(&ranges, About::default()).unwrap();
 
     let pipeline = load(replayed.path(), &replayed.path().join("row_wise.sql"), &[]);
     let (_stopper, stop) = engine::stopper();

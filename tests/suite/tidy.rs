@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 9] = [
     &["pipeline"],
     &["source", "decode", "model", "lookup", "registry", "state", "sink"],
     &["engine"],
-    &["gateway", "replay", "close", "console"],
+    &["gateway", "record", "replay", "close", "console"],
     &["cli"],
     &["main"],
 ];

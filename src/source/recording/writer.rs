@@ -1,4 +1,7 @@
-//! Writes recordings: one Parquet file for each partition, and the manifest last.
+//! Writes recordings: Parquet files of one partition each, and the manifest last.
+//!
+//! A file has its name once it is whole, so that whoever goes on after an interrupt finds whole files only. The journal
+//! is there until the manifest is: a recording that was interrupted is never taken for a whole one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,47 +12,90 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use super::{MANIFEST, Manifest, columns, is_part};
+use super::content::Content;
+use super::journal::{Journal, Lock, refuse_whole};
+use super::manifest::{About, Manifest, ManifestPartition, replace};
+use super::{RecordingLog, columns, is_part, unharmed, unwritten};
 use crate::error::{Error, Result};
 use crate::offsets::PartitionRange;
-use crate::source::{RawBatch, TopicIdentity};
+use crate::source::{RawBatch, TopicIdentity, Wanted};
 
 /// The records of a row group at most.
 const GROUP_RECORDS: usize = 1 << 16;
 /// The bytes of all unfinished row groups together, about.
 const UNFINISHED_BYTES: usize = 64 << 20;
+/// The bytes of keys and values in a file, about: an interrupt costs no more of a partition.
+const PART_BYTES: u64 = 256 << 20;
 
-/// A recording that is being written. Without [`RecordingWriter::finish`] its files are cut off.
+/// A recording that is being written. Dropped before [`RecordingWriter::finish`], it can be gone on with.
 pub struct RecordingWriter {
     dir: PathBuf,
-    identity: TopicIdentity,
-    parts: BTreeMap<i32, Part>,
+    journal: Journal,
+    lanes: BTreeMap<i32, Lane>,
+    lock: Option<Lock>,
+}
+
+/// One partition on its way to files.
+#[derive(Default)]
+struct Lane {
+    /// Its whole files.
+    parts: u32,
+    open: Option<Part>,
+    /// The first offset that may come next.
+    next: i64,
+    content: Content,
 }
 
 struct Part {
     path: PathBuf,
     writer: ArrowWriter<File>,
-    /// The first offset that may come next.
-    next: i64,
+    bytes: u64,
 }
 
 impl RecordingWriter {
     /// Begins a recording in `dir`, which is made when it is missing.
     ///
     /// # Errors
-    /// `Invalid` when there is a recording in `dir` already; `Unavailable` when it cannot be made.
+    /// `Invalid` when there is a recording in `dir` already, or one under way; `Unavailable` when it cannot be made.
     pub fn create(dir: &Path, identity: TopicIdentity) -> Result<Self> {
+        if Journal::read(dir)?.is_some() {
+            return Err(Error::invalid(format!(
+                "a recording is under way in {}: go on with it, or name another directory",
+                dir.display()
+            )));
+        }
+        Self::begin(dir, Journal::new(&identity, &[]))
+    }
+
+    /// Begins the recording of `journal` in `dir`, which is made when it is missing, or goes on with it: see
+    /// [`RecordingWriter::next`].
+    ///
+    /// # Errors
+    /// `Invalid` when there is a recording in `dir` already, or another one under way; `Unavailable` when it cannot be
+    /// made, or somebody else is making it.
+    pub fn begin(dir: &Path, journal: Journal) -> Result<Self> {
         fs::create_dir_all(dir).map_err(|error| unwritten(dir, error))?;
-        for entry in fs::read_dir(dir).map_err(|error| unwritten(dir, error))? {
-            let path = entry.map_err(|error| unwritten(dir, error))?.path();
-            if is_part(&path) || path.ends_with(MANIFEST) {
+        let lock = Lock::take(dir)?;
+        let mut writer = Self { dir: dir.to_owned(), journal, lanes: BTreeMap::new(), lock: Some(lock) };
+        match Journal::read(dir)? {
+            None => {
+                refuse_whole(dir)?;
+                writer.journal.write(dir).map_err(|error| unwritten(dir, error))?;
+            }
+            Some(before) if before == writer.journal => unharmed(dir, || writer.take_up())?,
+            Some(_) => {
                 return Err(Error::invalid(format!(
-                    "{} holds a recording already: name another directory",
+                    "another recording is under way in {}: ask for the same, or remove the directory",
                     dir.display()
                 )));
             }
         }
-        Ok(Self { dir: dir.to_path_buf(), identity, parts: BTreeMap::new() })
+        Ok(writer)
+    }
+
+    /// The offset from which a partition is missing, where some of it is there.
+    pub fn next(&self, partition: i32) -> Option<i64> {
+        self.lanes.get(&partition).map(|lane| lane.next)
     }
 
     /// Appends records. Those of one partition have to come in offset order, over all calls.
@@ -58,26 +104,64 @@ impl RecordingWriter {
     /// `Invalid` when they do not; `Unavailable` when the file cannot be written.
     pub fn write(&mut self, batch: &RawBatch) -> Result<()> {
         let (Some(first), Some(last)) = (batch.offsets.first(), batch.offsets.last()) else { return Ok(()) };
-        if !self.parts.contains_key(&batch.partition) {
-            let part = self.part(batch.partition)?;
-            self.parts.insert(batch.partition, part);
-        }
-        let limit = UNFINISHED_BYTES / self.parts.len();
-        let Some(part) = self.parts.get_mut(&batch.partition) else { return Ok(()) };
-        if *first < part.next || !batch.offsets.is_sorted_by(|a, b| a < b) {
+        let limit = UNFINISHED_BYTES / self.lanes.len().max(1);
+        let lane = self.lanes.entry(batch.partition).or_default();
+        if *first < lane.next || !batch.offsets.is_sorted_by(|a, b| a < b) {
             return Err(Error::invalid(format!(
                 "{}: offset {first} of partition {} comes after offset {}: write the records in offset order",
-                part.path.display(),
+                self.dir.display(),
                 batch.partition,
-                part.next - 1
+                lane.next - 1
             )));
         }
-        part.next = last + 1;
-        let batch = columns::columns(&self.identity.topic, batch).map_err(|error| unwritten(&part.path, error))?;
-        part.writer.write(&batch).map_err(|error| unwritten(&part.path, error))?;
+        lane.next = last + 1;
+        lane.content.add(batch);
+        let part = match &mut lane.open {
+            Some(part) => part,
+            None => lane.open.insert(Part::create(&self.dir, batch.partition, lane.parts)?),
+        };
+        let columns = columns::columns(&self.journal.topic, batch).map_err(|error| unwritten(&part.path, error))?;
+        part.writer.write(&columns).map_err(|error| unwritten(&part.path, error))?;
         if part.writer.in_progress_size() > limit {
             part.writer.flush().map_err(|error| unwritten(&part.path, error))?;
         }
+        part.bytes += batch.bytes() as u64;
+        if part.bytes > PART_BYTES { lane.end_part() } else { Ok(()) }
+    }
+
+    /// Keeps a file beside the manifest, such as a descriptor set.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be written.
+    pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.dir.join(name);
+        replace(&path, bytes).map_err(|error| unwritten(&path, error))
+    }
+
+    /// Ends the files under way: whoever goes on finds all that was written.
+    ///
+    /// # Errors
+    /// `Unavailable` when the files cannot be written.
+    pub fn pause(mut self) -> Result<()> {
+        self.lanes.values_mut().try_for_each(Lane::end_part)
+    }
+
+    /// Takes everything away that was written.
+    ///
+    /// # Errors
+    /// `Unavailable` when files cannot be removed.
+    pub fn discard(mut self) -> Result<()> {
+        self.lanes.clear();
+        for entry in fs::read_dir(&self.dir).map_err(|error| unwritten(&self.dir, error))? {
+            let path = entry.map_err(|error| unwritten(&self.dir, error))?.path();
+            if is_part(&path) || path.extension().is_some_and(|extension| extension == "tmp") {
+                fs::remove_file(&path).map_err(|error| unwritten(&path, error))?;
+            }
+        }
+        Journal::remove(&self.dir).map_err(|error| unwritten(&self.dir, error))?;
+        self.lock.take();
+        // It stays where something else is in it.
+        drop(fs::remove_dir(&self.dir));
         Ok(())
     }
 
@@ -85,25 +169,69 @@ impl RecordingWriter {
     ///
     /// # Errors
     /// `Unavailable` when the files cannot be written.
-    pub fn finish(self, ranges: &[PartitionRange]) -> Result<()> {
-        for part in self.parts.into_values() {
-            part.writer.close().map_err(|error| unwritten(&part.path, error))?;
-        }
-        let manifest = Manifest::new(self.identity, ranges);
-        let path = self.dir.join(MANIFEST);
-        let text = serde_json::to_string_pretty(&manifest).map_err(|error| unwritten(&path, error))?;
-        fs::write(&path, text + "\n").map_err(|error| unwritten(&path, error))
+    pub fn finish(mut self, ranges: &[PartitionRange], about: About) -> Result<Manifest> {
+        self.lanes.values_mut().try_for_each(Lane::end_part)?;
+        let mut partitions: Vec<ManifestPartition> = ranges
+            .iter()
+            .map(|&PartitionRange { partition, from, to }| {
+                let counted = self.lanes.entry(partition).or_default().content.counted();
+                ManifestPartition { partition, from, to, counted }
+            })
+            .collect();
+        partitions.sort_by_key(|p| p.partition);
+        let manifest = Manifest::new(self.journal.identity(), partitions, about);
+        let written = manifest.write(&self.dir).and_then(|()| Journal::remove(&self.dir));
+        written.map_err(|error| unwritten(&self.dir, error))?;
+        Ok(manifest)
     }
 
-    fn part(&self, partition: i32) -> Result<Part> {
-        let path = self.dir.join(format!("partition-{partition:05}.parquet"));
+    /// Takes up what is there: whole files stay, the rest goes.
+    fn take_up(&mut self) -> Result<()> {
+        for entry in fs::read_dir(&self.dir).map_err(|error| unwritten(&self.dir, error))? {
+            let path = entry.map_err(|error| unwritten(&self.dir, error))?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                fs::remove_file(&path).map_err(|error| unwritten(&path, error))?;
+            }
+        }
+        let Some(log) = RecordingLog::under_way(&self.dir, self.journal.identity())? else { return Ok(()) };
+        let all = Wanted { key: true, headers: true };
+        for bounds in &log.recording.bounds {
+            let lane = self.lanes.entry(bounds.partition).or_default();
+            lane.parts = log.recording.parts_of(bounds.partition);
+            let range = PartitionRange { partition: bounds.partition, from: bounds.low, to: bounds.high };
+            log.recording.read(range, all, &mut |batch| {
+                lane.content.add(&batch);
+                true
+            })?;
+            lane.next = bounds.high;
+        }
+        Ok(())
+    }
+}
+
+impl Lane {
+    /// Gives the file under way its name, if there is one.
+    fn end_part(&mut self) -> Result<()> {
+        let Some(Part { path, writer, .. }) = self.open.take() else { return Ok(()) };
+        let aside = path.with_extension("tmp");
+        let file = writer.into_inner().map_err(|error| unwritten(&aside, error))?;
+        file.sync_all().and_then(|()| fs::rename(&aside, &path)).map_err(|error| unwritten(&path, error))?;
+        self.parts += 1;
+        Ok(())
+    }
+}
+
+impl Part {
+    fn create(dir: &Path, partition: i32, number: u32) -> Result<Self> {
+        let path = dir.join(format!("partition-{partition:05}-{number:05}.parquet"));
+        let aside = path.with_extension("tmp");
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(GROUP_RECORDS))
             .build();
-        let file = File::create_new(&path).map_err(|error| unwritten(&path, error))?;
+        let file = File::create(&aside).map_err(|error| unwritten(&aside, error))?;
         let writer = ArrowWriter::try_new(file, columns::schema(), Some(properties));
-        Ok(Part { writer: writer.map_err(|error| unwritten(&path, error))?, path, next: 0 })
+        Ok(Self { writer: writer.map_err(|error| unwritten(&path, error))?, path, bytes: 0 })
     }
 }
 
@@ -111,12 +239,7 @@ impl fmt::Debug for RecordingWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecordingWriter")
             .field("dir", &self.dir)
-            .field("identity", &self.identity)
+            .field("topic", &self.journal.topic)
             .finish_non_exhaustive()
     }
-}
-
-fn unwritten(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::unavailable(format!("{} cannot be written: free the disk or mend the rights", path.display()))
-        .caused_by(error)
 }

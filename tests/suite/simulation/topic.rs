@@ -15,7 +15,7 @@ use flumen::engine::OpenTopic;
 use flumen::error::{Error, Result};
 use flumen::offsets::{PartitionBounds, PartitionRange};
 use flumen::pipeline::SourceSpec;
-use flumen::source::recording::{RecordingLog, RecordingWriter};
+use flumen::source::recording::{About, RecordingLog, RecordingWriter};
 use flumen::source::{Log, RawBatch, RawStream, TopicIdentity, Wanted};
 
 use super::World;
@@ -88,7 +88,7 @@ fn recording() -> &'static PathBuf {
             writer.write(&batch(partition, low..high)).unwrap();
             ranges.push(PartitionRange { partition, from: low, to: high });
         }
-        writer.finish(&ranges).unwrap();
+        writer.finish(&ranges, About::default()).unwrap();
         (dir, path)
     });
     &made.1

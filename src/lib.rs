@@ -26,10 +26,12 @@ pub mod source;
 pub mod contract;
 pub mod engine;
 pub mod record;
+pub mod replay;
 pub mod sink;
 
 // What all of it stands on.
 pub mod clock;
+pub mod content;
 pub mod error;
 pub mod fault_point;
 pub mod kafka;

@@ -21,6 +21,7 @@ use datafusion::prelude::SessionContext;
 use deltalake::delta_datafusion::DeltaScanNext;
 use deltalake::kernel::Snapshot;
 use deltalake::logstore::{LogStore as _, LogStoreRef, commit_uri_from_version};
+use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
@@ -70,6 +71,29 @@ impl Lookup {
         let rows = batches.iter().map(RecordBatch::num_rows).sum();
         let provider = in_memory(schema.clone(), batches).map_err(|e| e.within(name(spec)))?;
         Ok(Self { spec: spec.clone(), reader, version, schema, provider, rows, memory: memory.clone(), held })
+    }
+
+    /// The rows of a table as it is now, batch by batch, with their columns: nothing of it is kept.
+    ///
+    /// # Errors
+    /// As [`Lookup::load`], also through the stream.
+    pub async fn rows(
+        spec: &LookupSpec,
+        storage: &Storage,
+        state: &SessionState,
+    ) -> Result<(SchemaRef, BoxStream<'static, Result<RecordBatch>>)> {
+        let reader = Reader::new(spec, storage, state)?;
+        let version = reader.version().await.map_err(|e| e.within(name(spec)))?;
+        let provider = reader.provider(spec, &version).await.map_err(|e| e.within(name(spec)))?;
+        let schema = spec.declared.clone().unwrap_or_else(|| plain_schema(&provider.schema()));
+        let session = SessionContext::new_with_state(reader.state.clone());
+        let rows = session.read_table(provider)?.execute_stream().await?;
+        let (columns, place) = (Arc::clone(&schema), name(spec));
+        let rows = rows.map(move |batch| {
+            let batch = batch.map_err(Error::from).and_then(|batch| conform(&columns, &batch));
+            batch.map_err(|error| error.within(&place))
+        });
+        Ok((schema, rows.boxed()))
     }
 
     /// The columns of a lookup without its rows: the declared ones, else those of the store.

@@ -1,5 +1,6 @@
 //! From a file's name to a checked pipeline, and what it needs to run.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub(crate) fn environment(root: &Path, inputs: &Inputs) -> Environment {
         root: root.to_owned(),
         params: inputs.params.iter().cloned().collect(),
         settings: inputs.settings.clone(),
+        tables: BTreeMap::new(),
         variables: std::env::vars().collect(),
     }
 }
@@ -89,5 +91,6 @@ pub(crate) fn deps(pipeline: &Pipeline, observer: Arc<dyn Observer>, patience: O
         memory,
         topics: Arc::new(FromKafka),
         patience,
+        cuts: None,
     })
 }

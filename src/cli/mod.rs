@@ -8,6 +8,7 @@ mod load;
 mod maintain;
 mod output;
 mod record;
+mod replay;
 mod run;
 mod sql;
 mod status;
@@ -92,6 +93,8 @@ enum Verb {
     Sql(sql::Sql),
     /// A slice of a topic into a recording, which is read without a broker
     Record(Box<record::Record>),
+    /// A pipeline over recordings, without a broker, into tables of their own
+    Replay(replay::ReplayVerb),
     /// Look at records that could not be decoded, and decode them again
     DeadLetters(dead_letters::DeadLetters),
     /// Compact small files, write checkpoints, clean logs up, vacuum
@@ -130,6 +133,7 @@ fn run() -> Result<()> {
             Verb::Status(verb) => verb.run(&cli.globals).await,
             Verb::Sql(verb) => verb.run(&cli.globals).await,
             Verb::Record(verb) => verb.run(&cli.globals).await,
+            Verb::Replay(verb) => verb.run(&cli.globals).await,
             Verb::DeadLetters(verb) => verb.run(&cli.globals).await,
             Verb::Maintain(verb) => verb.run(&cli.globals).await,
         }

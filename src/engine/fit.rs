@@ -53,6 +53,8 @@ pub(crate) struct Fit {
     record_bytes: u64,
     /// The bytes of a record where they are widest; it decays.
     widest: u64,
+    /// What makes micro-batches smaller by chance.
+    cuts: Option<u64>,
 }
 
 impl Fit {
@@ -69,7 +71,14 @@ impl Fit {
             builds_lookups: true,
             record_bytes: RECORD_BYTES,
             widest: 0,
+            cuts: None,
         }
+    }
+
+    /// With micro-batches that are smaller by chance, the same ones for the same seed.
+    #[must_use]
+    pub(crate) fn with_cuts(self, seed: Option<u64>) -> Self {
+        Self { cuts: seed, ..self }
     }
 
     /// Whether joins hold lookups as hash tables from micro-batch to micro-batch; otherwise whichever side is smaller.
@@ -78,9 +87,13 @@ impl Fit {
     }
 
     /// The records of a topic for one micro-batch, where the file allows `max`.
-    pub(crate) fn rows(&self, max: u64) -> u64 {
+    pub(crate) fn rows(&mut self, max: u64) -> u64 {
         let max = if self.is_first { max.min(FIRST_ROWS) } else { max };
-        self.rows.map_or(max, |rows| rows.min(max))
+        let max = self.rows.map_or(max, |rows| rows.min(max));
+        match &mut self.cuts {
+            None => max,
+            Some(seed) => 1 + next_random(seed) % max.max(1),
+        }
     }
 
     /// The rows that operators gather into a batch, where the session says `configured`; fewer ones by halves, so that
@@ -174,6 +187,14 @@ impl Fit {
             self.record_bytes = average.max(1);
         }
     }
+}
+
+/// SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
+fn next_random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*seed ^ (*seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

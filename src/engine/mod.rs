@@ -84,6 +84,8 @@ pub struct Deps {
     pub topics: Arc<dyn OpenTopic>,
     /// How long a broker that is away is waited for; `None`: for ever.
     pub patience: Option<Duration>,
+    /// Micro-batches take by chance fewer records than they might; the same ones for the same seed. `None`: never.
+    pub cuts: Option<u64>,
 }
 
 /// The table that a query writes.

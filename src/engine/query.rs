@@ -96,7 +96,7 @@ impl StreamingQuery {
             batch: sink.version().map_or(0, |v| v as i64),
             retry: sink.txn(&sink.owner().retry()),
             held: HeldEnds::new(),
-            fit: Fit::new(deps.memory.clone()),
+            fit: Fit::new(deps.memory.clone()).with_cuts(deps.cuts),
             upkeep: Upkeep::new(&deps, sink.owner().clone(), &sink_spec),
             deps,
             alerts,

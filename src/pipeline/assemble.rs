@@ -16,6 +16,7 @@ pub(super) fn assemble(mut loader: Loader<'_>) -> Result<Pipeline, Faults> {
     loader.settings(&statements);
     loader.parameters(&statements);
     let written = loader.declarations(&statements);
+    loader.replaced_tables();
     let views = loader.views(&statements);
     loader.register_models();
     let name = loader.pipeline_name();

@@ -179,6 +179,16 @@ impl<'a> Loader<'a> {
         written
     }
 
+    /// Reports lookups that shall lie elsewhere and that the file does not have.
+    pub fn replaced_tables(&mut self) {
+        for name in self.environment.tables.keys().filter(|name| !self.lookups.iter().any(|l| l.name == **name)) {
+            let message = format!("--table: the file has no lookup `{name}`");
+            let known = self.lookups.iter().map(|lookup| lookup.name.as_str());
+            let remedy = super::suggest::did_you_mean(name, known).unwrap_or_else(|| "leave it out".into());
+            self.faults.push(Fault::in_arguments(self.source.file(), message).remedy(remedy));
+        }
+    }
+
     /// Notes a name; false when it is taken, which is reported.
     fn declare(&mut self, name: &str, place: Place, function: bool) -> bool {
         let (names, what) =

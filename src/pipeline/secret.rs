@@ -18,6 +18,8 @@ pub struct Environment {
     pub params: BTreeMap<String, String>,
     /// `--set key=value`: these win over the file's `SET`.
     pub settings: Vec<(String, String)>,
+    /// `--table name=path`: lookups that lie elsewhere than the file says.
+    pub tables: BTreeMap<String, String>,
     /// The environment variables, for `${env:NAME}`.
     pub variables: BTreeMap<String, String>,
 }
@@ -28,6 +30,7 @@ impl std::fmt::Debug for Environment {
         f.debug_struct("Environment")
             .field("root", &self.root)
             .field("params", &self.params.keys())
+            .field("tables", &self.tables)
             .field("settings", &settings)
             .finish_non_exhaustive()
     }

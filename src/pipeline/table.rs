@@ -1,6 +1,7 @@
 //! Lookups and sinks: `STORED AS DELTA | PARQUET | CSV | JSON`. A table that an `INSERT` writes is a sink.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,27 @@ const SINK_OPTIONS: [&str; 14] = [
 /// The columns that a quarantine table has besides the sink's.
 pub(super) const QUARANTINE_COLUMNS: [&str; 3] = ["_violations", "_unfit", "_clock"];
 
+/// A lookup in another place: its format is that of the name there, else as `declared`.
+fn elsewhere(
+    path: PathBuf,
+    declared: LookupFormat,
+    options: BTreeMap<String, String>,
+) -> (LookupFormat, String, BTreeMap<String, String>) {
+    let format = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("csv") => LookupFormat::Csv,
+        Some("parquet") => LookupFormat::Parquet,
+        Some("json" | "jsonl" | "ndjson") => LookupFormat::Json,
+        _ if path.join("_delta_log").is_dir() => LookupFormat::Delta,
+        _ => declared,
+    };
+    let options = match format {
+        format if format == declared => options,
+        LookupFormat::Csv => BTreeMap::from([("format.has_header".to_owned(), "true".to_owned())]),
+        _ => BTreeMap::new(),
+    };
+    (format, path.to_string_lossy().into_owned(), options)
+}
+
 impl Loader<'_> {
     /// Reads a lookup's declaration.
     pub(super) fn lookup(&mut self, mut table: TableStatement<'_>) -> Option<LookupSpec> {
@@ -66,6 +88,10 @@ impl Loader<'_> {
         }
         let location = table.location.as_deref().map(|location| self.locate(location))?;
         table.options.finish("a lookup", &[], &mut self.faults);
+        let (format, location, options) = match self.environment.tables.get(&table.name) {
+            Some(path) => elsewhere(self.environment.resolve(path), format, options),
+            None => (format, location, options),
+        };
         (self.faults.count().0 == before).then_some(LookupSpec {
             name: table.name,
             format,

@@ -34,7 +34,7 @@ impl Facts for Known {
 fn environment(params: &[(&str, &str)]) -> Environment {
     let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     let variables: BTreeMap<String, String> = pairs(&[("PASSWORD", "s3cret"), ("SIZE", "tiny")]);
-    Environment { root: "tests/faults".into(), params: pairs(params), settings: Vec::new(), variables }
+    Environment { root: "tests/faults".into(), params: pairs(params), variables, ..Environment::default() }
 }
 
 fn load(text: &str) -> Result<Pipeline, Faults> {

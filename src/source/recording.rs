@@ -58,6 +58,15 @@ struct Recording {
     segments: BTreeMap<i32, Vec<Segment>>,
 }
 
+/// What all of a recording holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Its records.
+    pub records: u64,
+    /// The latest timestamp of a record.
+    pub last: Option<DateTime<Utc>>,
+}
+
 #[derive(Debug)]
 struct Part {
     path: PathBuf,
@@ -127,11 +136,16 @@ impl RecordingLog {
         self.recording.manifest.as_ref()
     }
 
+    /// The name of the topic that was recorded.
+    pub fn topic(&self) -> &str {
+        &self.recording.identity.topic
+    }
+
     /// Reads all of it and holds it to its manifest.
     ///
     /// # Errors
     /// `Invalid` when records are missing, added or changed, naming the partition.
-    pub fn verify(&self) -> Result<()> {
+    pub fn verify(&self) -> Result<Found> {
         unharmed(&self.recording.dir, || self.recording.verify())
     }
 }
@@ -339,36 +353,39 @@ impl Recording {
     }
 
     /// Holds the records to the manifest's hashes, where it has some.
-    fn verify(&self) -> Result<()> {
+    fn verify(&self) -> Result<Found> {
         let all = Wanted { key: true, headers: true };
-        for told in self.manifest.iter().flat_map(|manifest| &manifest.partitions) {
-            if told.counted.sha256.is_none() {
-                continue;
-            }
-            let range = PartitionRange { partition: told.partition, from: told.from, to: told.to };
+        let mut found = Found { records: 0, last: None };
+        for bounds in &self.bounds {
+            let range = PartitionRange { partition: bounds.partition, from: bounds.low, to: bounds.high };
             let mut content = Content::default();
+            let mut last = -1;
             self.read(range, all, &mut |batch| {
                 content.add(&batch);
+                last = batch.timestamps.iter().copied().fold(last, i64::max);
                 true
             })?;
             let is = content.counted();
-            if is != told.counted {
-                let why = format!(
-                    "it tells of {} records of partition {} with hash {}, and there are {} with hash {}",
-                    told.counted.records,
-                    told.partition,
-                    told.counted.sha256.as_deref().unwrap_or_default(),
-                    is.records,
-                    is.sha256.as_deref().unwrap_or_default()
-                );
-                return Err(wrong(&self.dir.join(MANIFEST), &why));
-            }
+            found.records += is.records;
+            found.last = found.last.max(DateTime::from_timestamp_millis(last).filter(|_| last >= 0));
+            let told = self.manifest.iter().flat_map(|manifest| &manifest.partitions);
+            let told = told.into_iter().find(|told| told.partition == bounds.partition);
+            let Some(told) = told.filter(|told| told.counted.sha256.is_some() && told.counted != is) else { continue };
+            let why = format!(
+                "it tells of {} records of partition {} with hash {}, and there are {} with hash {}",
+                told.counted.records,
+                told.partition,
+                told.counted.sha256.as_deref().unwrap_or_default(),
+                is.records,
+                is.sha256.as_deref().unwrap_or_default()
+            );
+            return Err(wrong(&self.dir.join(MANIFEST), &why));
         }
         match &self.manifest {
             Some(manifest) if manifest.all.sha256.is_some() && manifest.all != manifest::all(&manifest.partitions) => {
                 Err(wrong(&self.dir.join(MANIFEST), "its sums are not those of its partitions"))
             }
-            _ => Ok(()),
+            _ => Ok(found),
         }
     }
 

@@ -1,6 +1,5 @@
 //! Every broken pipeline file of `tests/faults/` against what is told about it: message, place, caret, remedy.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,7 +47,7 @@ fn environment(text: &str) -> Environment {
         root: ROOT.into(),
         params: directives("-- param ").collect(),
         settings: directives("-- set ").collect(),
-        variables: BTreeMap::new(),
+        ..Environment::default()
     }
 }
 

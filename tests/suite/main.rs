@@ -27,6 +27,7 @@ mod quarantine;
 mod record;
 mod recordings;
 mod registry_server;
+mod replay;
 mod s3;
 mod schema_registry;
 mod secrets;

@@ -144,7 +144,7 @@ fn load(root: &Path, file: &Path, settings: &[(&str, &str)]) -> Arc<Pipeline> {
         root: root.to_path_buf(),
         params: [("dear".to_string(), "50".to_string())].into(),
         settings: settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
-        variables: BTreeMap::new(),
+        ..Environment::default()
     };
     let text = std::fs::read_to_string(file).unwrap();
     let pipeline = Pipeline::load(&text, file, &environment, &Facts { storage: &Storage::new() });
@@ -154,7 +154,7 @@ fn load(root: &Path, file: &Path, settings: &[(&str, &str)]) -> Arc<Pipeline> {
 fn deps(topics: Recorded, observer: Arc<dyn Observer>) -> Deps {
     let clock = Arc::new(FixedClock(DateTime::UNIX_EPOCH));
     let memory = Memory::new(1_000_000_000).unwrap();
-    Deps { storage: Storage::new(), clock, observer, memory, topics: Arc::new(topics), patience: None }
+    Deps { storage: Storage::new(), clock, observer, memory, topics: Arc::new(topics), patience: None, cuts: None }
 }
 
 /// The rows of a table, sorted.

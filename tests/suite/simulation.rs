@@ -210,6 +210,7 @@ impl World {
             memory: Memory::new(1_000_000_000).unwrap(),
             topics: Arc::new(Topics(Arc::clone(self))),
             patience: None,
+            cuts: None,
         }
     }
 }
@@ -312,8 +313,7 @@ async fn foreign_commit(world: &World) {
 
 async fn simulate(seed: u64) -> [(&'static str, u64); 6] {
     let world = Arc::new(World::new(seed));
-    let environment =
-        Environment { root: repository(), params: BTreeMap::new(), settings: Vec::new(), variables: BTreeMap::new() };
+    let environment = Environment { root: repository(), ..Environment::default() };
     let pipeline = Pipeline::load(PIPELINE, "p.sql".as_ref(), &environment, &Facts { storage: &world.storage() });
     let pipeline = Arc::new(pipeline.unwrap_or_else(|faults| panic!("{faults}")));
     let mut running: [Option<Instance>; 2] = [None, None];

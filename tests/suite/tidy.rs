@@ -15,7 +15,7 @@ use source::{SourceFile, read_tree};
 const LAYERS: [&[&str]; 9] = [
     &["error"],
     &["clock", "fault_point", "memory", "offsets", "observe"],
-    &["kafka", "storage", "schema", "contract"],
+    &["kafka", "storage", "schema", "contract", "content"],
     &["pipeline"],
     &["source", "decode", "model", "lookup", "registry", "state", "sink"],
     &["engine"],

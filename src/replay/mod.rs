@@ -1,0 +1,126 @@
+//! A pipeline over recordings: the same file, no broker, and tables in a directory of their own.
+
+mod recordings;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use datafusion::prelude::SessionContext;
+use futures::StreamExt;
+use serde::Serialize;
+
+pub use self::recordings::Recordings;
+
+use crate::content::RowsHash;
+use crate::error::{Error, Result};
+use crate::lookup::Lookup;
+use crate::offsets::Start;
+use crate::pipeline::{LookupFormat, LookupSpec, Pipeline, SinkSpec};
+use crate::storage::Storage;
+
+/// Pieces that `cuts` make of a recording, about, where nothing else says how large they are.
+const PIECES: u64 = 10;
+
+/// How a pipeline is replayed.
+#[derive(Debug, Clone)]
+pub struct Replay {
+    /// Where the tables go.
+    pub into: PathBuf,
+    /// Records of a topic in a micro-batch at most; `None`: as the file says.
+    pub batch_rows: Option<u64>,
+    /// Cut micro-batches by chance, of this seed.
+    pub cuts: Option<u64>,
+    /// The time of day; `None`: when the last record was sent.
+    pub clock: Option<DateTime<Utc>>,
+}
+
+/// What a replay made of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Its name in the file.
+    pub table: String,
+    /// Where it lies.
+    pub location: String,
+    /// Its rows.
+    pub rows: u64,
+    /// What they say: see [`crate::content`].
+    pub sha256: String,
+}
+
+impl Replay {
+    /// The pipeline with its topics read from their beginning, its tables under [`Replay::into`], and nobody alarmed.
+    ///
+    /// # Errors
+    /// `Invalid` when something is there already, or a topic has no recording.
+    pub fn prepare(&self, mut pipeline: Pipeline, recordings: &Recordings) -> Result<Pipeline> {
+        if self.into.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(Error::invalid(format!(
+                "--into {}: the directory is not empty; name another one, or remove it",
+                self.into.display()
+            )));
+        }
+        recordings.check(&pipeline)?;
+        let batch_rows = self.batch_rows.or_else(|| self.cuts.map(|_| (recordings.records() / PIECES).max(1)));
+        pipeline.settings.alert_url = None;
+        for source in &mut pipeline.sources {
+            source.start = Start::Earliest;
+            source.max_rows = batch_rows.or(source.max_rows);
+            if let Some(letters) = &mut source.dead_letters {
+                *letters = self.under(letters);
+            }
+        }
+        for sink in &mut pipeline.sinks {
+            let location = self.into.join(&sink.name).to_string_lossy().into_owned();
+            // A lookup may be what another query of the file writes.
+            for lookup in pipeline.lookups.iter_mut().filter(|lookup| lookup.location == sink.location) {
+                lookup.location.clone_from(&location);
+            }
+            sink.location = location;
+            if let Some(quarantine) = &mut sink.quarantine {
+                *quarantine = self.under(quarantine);
+            }
+        }
+        Ok(pipeline)
+    }
+
+    /// The place of a side table: by the last part of its name.
+    fn under(&self, location: &str) -> String {
+        let name = location.trim_end_matches('/').rsplit('/').next().unwrap_or(location);
+        self.into.join(name).to_string_lossy().into_owned()
+    }
+
+    /// What the replay made of each of the pipeline's tables, in the order of the file.
+    ///
+    /// # Errors
+    /// What reading a table returns.
+    pub async fn outcomes(&self, pipeline: &Pipeline) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        for sink in pipeline.sinks.iter().filter(|sink| Path::new(&sink.location).is_dir()) {
+            outcomes.push(outcome(sink).await?);
+        }
+        Ok(outcomes)
+    }
+}
+
+async fn outcome(sink: &SinkSpec) -> Result<Outcome> {
+    let spec = LookupSpec {
+        name: sink.name.clone(),
+        format: LookupFormat::Delta,
+        location: sink.location.clone(),
+        options: Default::default(),
+        declared: None,
+    };
+    let state = SessionContext::new().state();
+    let (columns, mut rows) = Lookup::rows(&spec, &Storage::new(), &state).await?;
+    let mut hash = RowsHash::default();
+    while let Some(batch) = rows.next().await {
+        hash.add(&batch?).map_err(|e| Error::unavailable(format!("table {} has no hash: {e}", sink.name)))?;
+    }
+    Ok(Outcome {
+        table: sink.name.clone(),
+        location: sink.location.clone(),
+        rows: hash.rows(),
+        sha256: hash.sha256(&Arc::clone(&columns)),
+    })
+}

@@ -73,17 +73,22 @@ impl Lookup {
         Ok(Self { spec: spec.clone(), reader, version, schema, provider, rows, memory: memory.clone(), held })
     }
 
-    /// The rows of a table as it is now, batch by batch, with their columns: nothing of it is kept.
+    /// The rows of a table as it is now, or of a version of a Delta table, batch by batch, with their columns: nothing
+    /// of it is kept.
     ///
     /// # Errors
     /// As [`Lookup::load`], also through the stream.
     pub async fn rows(
         spec: &LookupSpec,
+        version: Option<u64>,
         storage: &Storage,
         state: &SessionState,
     ) -> Result<(SchemaRef, BoxStream<'static, Result<RecordBatch>>)> {
         let reader = Reader::new(spec, storage, state)?;
-        let version = reader.version().await.map_err(|e| e.within(name(spec)))?;
+        let version = match version {
+            Some(version) => Version { shown: version.to_string(), probe: String::new() },
+            None => reader.version().await.map_err(|e| e.within(name(spec)))?,
+        };
         let provider = reader.provider(spec, &version).await.map_err(|e| e.within(name(spec)))?;
         let schema = spec.declared.clone().unwrap_or_else(|| plain_schema(&provider.schema()));
         let session = SessionContext::new_with_state(reader.state.clone());

@@ -3,6 +3,7 @@
 mod check;
 mod dead_letters;
 mod demo;
+mod diff;
 mod explain;
 mod load;
 mod maintain;
@@ -95,6 +96,8 @@ enum Verb {
     Record(Box<record::Record>),
     /// A pipeline over recordings, without a broker, into tables of their own
     Replay(replay::ReplayVerb),
+    /// Two tables, compared: columns, rows, how far each column is the same
+    Diff(diff::Diff),
     /// Look at records that could not be decoded, and decode them again
     DeadLetters(dead_letters::DeadLetters),
     /// Compact small files, write checkpoints, clean logs up, vacuum
@@ -134,6 +137,7 @@ fn run() -> Result<()> {
             Verb::Sql(verb) => verb.run(&cli.globals).await,
             Verb::Record(verb) => verb.run(&cli.globals).await,
             Verb::Replay(verb) => verb.run(&cli.globals).await,
+            Verb::Diff(verb) => verb.run(&cli.globals).await,
             Verb::DeadLetters(verb) => verb.run(&cli.globals).await,
             Verb::Maintain(verb) => verb.run(&cli.globals).await,
         }

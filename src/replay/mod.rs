@@ -112,7 +112,7 @@ async fn outcome(sink: &SinkSpec) -> Result<Outcome> {
         declared: None,
     };
     let state = SessionContext::new().state();
-    let (columns, mut rows) = Lookup::rows(&spec, &Storage::new(), &state).await?;
+    let (columns, mut rows) = Lookup::rows(&spec, None, &Storage::new(), &state).await?;
     let mut hash = RowsHash::default();
     while let Some(batch) = rows.next().await {
         hash.add(&batch?).map_err(|e| Error::unavailable(format!("table {} has no hash: {e}", sink.name)))?;

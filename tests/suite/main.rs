@@ -14,6 +14,7 @@ mod corpus;
 mod crash_matrix;
 mod dead_letters;
 mod delta;
+mod diff;
 mod disk;
 mod exactly_once;
 mod faults;

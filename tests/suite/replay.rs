@@ -122,7 +122,9 @@ fn what_cannot_be_replayed_says_why_and_leaves_nothing() {
     let good = format!("{topic}=recording");
     assert!(wrong("other=recording", &[]).contains(&format!("it is a recording of topic {topic}")));
     assert!(wrong(&format!("{topic}=nowhere"), &[]).contains("nowhere cannot be read"));
-    assert!(wrong(&good, &["--table", "content_with_category=x.csv"]).contains("did you mean `content_with_categories`?"));
+    assert!(
+        wrong(&good, &["--table", "content_with_category=x.csv"]).contains("did you mean `content_with_categories`?")
+    );
     assert!(wrong(&good, &["--clock", "noon"]).contains("--clock"));
     assert!(wrong(&good, &["--batch-rows", "0"]).contains("--batch-rows"));
     let part = root.join("recording/partition-00000-00000.parquet");

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 9] = [
     &["kafka", "storage", "schema", "contract", "content"],
     &["pipeline"],
     &["source", "decode", "model", "lookup", "registry", "state", "sink"],
-    &["engine"],
+    &["engine", "compare"],
     &["gateway", "record", "replay", "close", "console"],
     &["cli"],
     &["main"],

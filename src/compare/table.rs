@@ -1,0 +1,167 @@
+//! A table that is compared: where it lies, and its rows as text and numbers that can be grouped.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::error::{Error, Result};
+use crate::lookup::Lookup;
+use crate::pipeline::{LookupFormat, LookupSpec};
+use crate::storage::Storage;
+
+/// A table as it is named: a Delta table (`PATH`, `PATH@VERSION`), a Parquet, CSV or JSON file or a directory of them,
+/// a recording.
+#[derive(Debug, Clone)]
+pub struct TableRef {
+    /// As it was named.
+    pub named: String,
+    spec: LookupSpec,
+    version: Option<u64>,
+}
+
+impl TableRef {
+    /// The table at `path`, which was named so; what it is, its name and what lies there say.
+    ///
+    /// # Errors
+    /// `Invalid` when that does not say it.
+    pub fn new(named: &str, resolve: impl Fn(&str) -> String) -> Result<Self> {
+        let (path, version) = match named.rsplit_once('@') {
+            Some((path, version)) if version.parse::<u64>().is_ok() => (path, version.parse().ok()),
+            _ => (named, None),
+        };
+        let location = if path.contains("://") { path.to_owned() } else { resolve(path) };
+        let format = format(&location).ok_or_else(|| {
+            let known = "name a Delta table, a recording, or a .parquet, .csv or .json file";
+            Error::invalid(format!("{named}: there is no table; {known}"))
+        })?;
+        if version.is_some() && format != LookupFormat::Delta {
+            return Err(Error::invalid(format!("{named}: only Delta tables have versions; leave @… out")));
+        }
+        let options = match format {
+            LookupFormat::Csv => [("format.has_header".to_owned(), "true".to_owned())].into(),
+            _ => Default::default(),
+        };
+        let spec = LookupSpec { name: path.to_owned(), format, location, options, declared: None };
+        Ok(Self { named: named.to_owned(), spec, version })
+    }
+}
+
+fn format(location: &str) -> Option<LookupFormat> {
+    let path = Path::new(location);
+    let by_name = |path: &Path| match path.extension().and_then(|extension| extension.to_str()) {
+        Some("parquet") => Some(LookupFormat::Parquet),
+        Some("csv") => Some(LookupFormat::Csv),
+        Some("json" | "jsonl" | "ndjson") => Some(LookupFormat::Json),
+        _ => None,
+    };
+    if location.contains("://") || path.join("_delta_log").is_dir() {
+        return by_name(path).or(Some(LookupFormat::Delta));
+    }
+    if path.is_dir() {
+        let files = path.read_dir().ok()?.flatten().map(|entry| entry.path());
+        return files.filter(|file| !file.ends_with("manifest.json")).find_map(|file| by_name(&file));
+    }
+    by_name(path)
+}
+
+impl TableRef {
+    /// Whether its columns have types of their own: those of text are a guess.
+    pub(super) fn has_types(&self) -> bool {
+        !matches!(self.spec.format, LookupFormat::Csv | LookupFormat::Json)
+    }
+
+    /// Opens it: its columns as they are.
+    ///
+    /// # Errors
+    /// What reading it returns.
+    pub(super) async fn open(&self, storage: &Storage, state: &SessionState) -> Result<Opened> {
+        let (schema, rows) = Lookup::rows(&self.spec, self.version, storage, state).await?;
+        drop(rows);
+        Ok(Opened { table: self.clone(), schema, storage: storage.clone(), state: state.clone() })
+    }
+}
+
+/// A table that is there.
+pub(super) struct Opened {
+    table: TableRef,
+    /// Its columns.
+    pub(super) schema: SchemaRef,
+    storage: Storage,
+    state: SessionState,
+}
+
+/// Some columns of a table, as often as they are asked for.
+#[derive(Debug)]
+pub(super) struct Columns {
+    table: TableRef,
+    storage: Storage,
+    state: SessionState,
+    schema: SchemaRef,
+}
+
+impl Opened {
+    /// These columns as types that rows can be grouped by: what is nested is text.
+    pub(super) fn columns(&self, names: &[String]) -> Columns {
+        let field = |name: &String| {
+            let data_type = self.schema.field_with_name(name).map_or(DataType::Utf8, |field| field.data_type().clone());
+            let plain = if data_type.is_nested() { DataType::Utf8 } else { data_type };
+            Field::new(name, plain, true)
+        };
+        Columns {
+            table: self.table.clone(),
+            storage: self.storage.clone(),
+            state: self.state.clone(),
+            schema: Arc::new(Schema::new(names.iter().map(field).collect::<Vec<_>>())),
+        }
+    }
+}
+
+impl PartitionStream for Columns {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (table, storage, state) = (self.table.clone(), self.storage.clone(), self.state.clone());
+        let schema = Arc::clone(&self.schema);
+        let columns = Arc::clone(&self.schema);
+        let opening = async move {
+            let (_, rows) = Lookup::rows(&table.spec, table.version, &storage, &state).await?;
+            Ok::<_, Error>(rows.map(move |batch| plain(&columns, &batch?)))
+        };
+        let rows = futures::stream::once(opening).try_flatten().map_err(|e| DataFusionError::External(Box::new(e)));
+        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+    }
+}
+
+/// The columns of `schema`, with text in the place of what is nested.
+fn plain(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns = schema.fields().iter().map(|field| {
+        let missing = || Error::invalid(format!("column `{}` is missing; compare again", field.name()));
+        let column = batch.column_by_name(field.name()).ok_or_else(missing)?;
+        Ok(if column.data_type().is_nested() { text(column)? } else { Arc::clone(column) })
+    });
+    let batch = RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_>>()?);
+    batch.map_err(|e| Error::unavailable("rows cannot be compared; report them").caused_by(e))
+}
+
+fn text(column: &ArrayRef) -> Result<ArrayRef> {
+    let told = |e| Error::invalid("a column has no text; leave it out").caused_by(e);
+    let options = FormatOptions::new();
+    let formatter = ArrayFormatter::try_new(column, &options).map_err(told)?;
+    let nulls = column.logical_nulls();
+    let cell = |row: usize| {
+        let is_null = nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+        (!is_null).then(|| formatter.value(row).try_to_string()).transpose()
+    };
+    let texts: StringArray = (0..column.len()).map(cell).collect::<Result<_, _>>().map_err(told)?;
+    Ok(Arc::new(texts))
+}

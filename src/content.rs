@@ -1,12 +1,15 @@
 //! What rows say, as a hash that depends neither on their order nor on how they are stored.
 //!
 //! The sum, modulo 2^256, of the SHA-256 of each row, hashed with the number of rows and the names of the columns. A
-//! row is its cells in the order of the columns: 0 for NULL, else 1, the length of the text in 4 bytes
-//! (little-endian) and the text, as DataFusion prints it. Two tables with the same hash have the same rows, as often as
-//! each other, unless somebody made them so that they only seem to (an additive hash is no signature).
+//! row is its cells in the order of the columns: 0 for NULL, else 1, the length of the text in 4 bytes (little-endian)
+//! and the text: as DataFusion prints it, and of what is nested as [`nested`] writes it. Two tables with the same hash
+//! have the same rows, as often as each other, unless somebody made them so that they only seem to (an additive hash is
+//! no signature).
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use sha2::{Digest, Sha256};
@@ -26,18 +29,23 @@ impl RowsHash {
     pub fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         let options = FormatOptions::new();
         let columns = batch.columns().iter();
-        let texts: Vec<ArrayFormatter<'_>> =
-            columns.clone().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<_, _>>()?;
+        let formatter =
+            |column| if is_nested(column) { Ok(None) } else { ArrayFormatter::try_new(column, &options).map(Some) };
+        let texts: Vec<Option<ArrayFormatter<'_>>> =
+            columns.clone().map(|column| formatter(column.as_ref())).collect::<Result<_, _>>()?;
         let nulls: Vec<_> = columns.map(|column| column.logical_nulls()).collect();
         let mut bytes = Vec::new();
         for row in 0..batch.num_rows() {
             bytes.clear();
-            for (text, nulls) in texts.iter().zip(&nulls) {
+            for ((text, nulls), column) in texts.iter().zip(&nulls).zip(batch.columns()) {
                 if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
                     bytes.push(0);
                     continue;
                 }
-                let text = text.value(row).try_to_string()?;
+                let text = match text {
+                    Some(text) => text.value(row).try_to_string()?,
+                    None => nested(column.as_ref(), row)?,
+                };
                 bytes.push(1);
                 bytes.extend((text.len() as u32).to_le_bytes());
                 bytes.extend(text.as_bytes());
@@ -77,11 +85,44 @@ impl RowsHash {
     }
 }
 
+fn is_nested(column: &dyn Array) -> bool {
+    column.data_type().is_nested()
+}
+
+/// A cell with everything in it as text that says which values there are: `{"name": …}`, `[…]`, texts in quotation
+/// marks, NULL without.
+///
+/// # Errors
+/// A value of a type that has no text.
+pub fn nested(column: &dyn Array, row: usize) -> Result<String, ArrowError> {
+    if column.is_null(row) {
+        return Ok("NULL".to_owned());
+    }
+    let list = |items: ArrayRef| -> Result<String, ArrowError> {
+        let texts = (0..items.len()).map(|item| nested(items.as_ref(), item)).collect::<Result<Vec<_>, _>>()?;
+        Ok(format!("[{}]", texts.join(", ")))
+    };
+    match column.data_type() {
+        DataType::Struct(fields) => {
+            let cells = fields.iter().zip(column.as_struct().columns());
+            let cells = cells.map(|(field, cell)| Ok(format!("{:?}: {}", field.name(), nested(cell.as_ref(), row)?)));
+            Ok(format!("{{{}}}", cells.collect::<Result<Vec<_>, ArrowError>>()?.join(", ")))
+        }
+        DataType::List(_) => list(column.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => list(column.as_list::<i64>().value(row)),
+        DataType::FixedSizeList(..) => list(column.as_fixed_size_list().value(row)),
+        DataType::Map(..) => list(Arc::new(column.as_map().value(row))),
+        DataType::Utf8 => Ok(format!("{:?}", column.as_string::<i32>().value(row))),
+        DataType::LargeUtf8 => Ok(format!("{:?}", column.as_string::<i64>().value(row))),
+        DataType::Utf8View => Ok(format!("{:?}", column.as_string_view().value(row))),
+        _ => ArrayFormatter::try_new(column, &FormatOptions::new())?.value(row).try_to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::array::{Int64Array, ListArray, StringArray, StructArray};
+    use arrow::datatypes::Int32Type;
 
     use super::*;
 
@@ -107,6 +148,16 @@ mod tests {
         {
             assert_ne!(hash(&[batch(other)]), all, "{other:?}");
         }
+        let nested = |value: Option<&str>| {
+            let texts: ArrayRef = Arc::new(StringArray::from(vec![value]));
+            let fields = vec![arrow::datatypes::Field::new("c", DataType::Utf8, true)];
+            let cell: ArrayRef = Arc::new(StructArray::new(fields.into(), vec![texts], None));
+            hash(&[RecordBatch::try_from_iter([("s", cell)]).unwrap()])
+        };
+        assert_ne!(nested(None), nested(Some("")));
+        assert_ne!(nested(None), nested(Some("NULL")));
+        let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None]);
+        assert_eq!([0, 1].map(|row| super::nested(&lists, row).unwrap()), ["[1, NULL]", "NULL"]);
         // Values do not run into each other.
         assert_ne!(hash(&[batch(&[(Some(1), Some("23"))])]), hash(&[batch(&[(Some(12), Some("3"))])]));
     }

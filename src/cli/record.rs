@@ -43,13 +43,13 @@ pub(crate) struct Record {
     #[arg(long = "kafka", value_name = "NAME=VALUE", value_parser = pair)]
     kafka: Vec<(String, String)>,
     /// Where it begins: earliest, latest, an RFC 3339 time, or offsets such as 0:12,1:40
-    #[arg(long, value_name = "POSITION", default_value = "earliest")]
+    #[arg(long, value_name = "POSITION", default_value = "earliest", conflicts_with_all = ["from_kcat", "recording"])]
     from: Start,
     /// Where it ends, before the record there; offsets also say which partitions
-    #[arg(long, value_name = "POSITION", default_value = "latest")]
+    #[arg(long, value_name = "POSITION", default_value = "latest", conflicts_with_all = ["from_kcat", "recording"])]
     to: Start,
     /// Offsets at most, shared over the partitions in proportion to what they hold
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["from_kcat", "recording"])]
     limit: Option<u64>,
     /// How long to wait for brokers that are away
     #[arg(long, value_name = "TIME", default_value = "1 minute", value_parser = units::duration)]
@@ -67,10 +67,10 @@ pub(crate) struct Record {
     #[arg(long, value_name = "FILE", requires = "recording")]
     to_kcat: Option<PathBuf>,
     /// Only a share of the keys, such as 1/100: all records of a key or none
-    #[arg(long, value_name = "N/M")]
+    #[arg(long, value_name = "N/M", conflicts_with = "recording")]
     sample: Option<Sample>,
     /// Hide a field of the message, _key or _headers: null leaves it out, hash tells equal values, fake looks alike
-    #[arg(long, value_name = "FIELD=null|hash|fake")]
+    #[arg(long, value_name = "FIELD=null|hash|fake", conflicts_with = "recording")]
     redact: Vec<String>,
     /// What hashes and fakes depend on besides the value, for recordings that fit together; otherwise drawn by chance
     #[arg(long, value_name = "TEXT", requires = "redact")]
@@ -88,7 +88,7 @@ pub(crate) struct Record {
     #[arg(long, value_name = "FILE", requires = "message")]
     descriptor: Option<PathBuf>,
     /// The full name of the message
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "recording")]
     message: Option<String>,
 }
 
@@ -162,12 +162,13 @@ impl Record {
             None => {
                 let slice = Slice { from: self.from.clone(), to: self.to.clone(), limit: self.limit };
                 let ranges = slice.resolve(log, &identity.topic).await?;
-                let salt = salt.unwrap_or_else(|| clock::system().new_id().to_string());
-                Journal { asked, salt, ..Journal::new(&identity, &ranges) }
+                // One that is given is given again by whoever goes on: it stays out of the file.
+                let drawn = salt.is_none().then(|| clock::system().new_id().to_string());
+                Journal { asked, salt: drawn.unwrap_or_default(), ..Journal::new(&identity, &ranges) }
             }
         };
         let ranges = journal.ranges();
-        let treatment = self.treatment(values, &journal.salt)?;
+        let treatment = self.treatment(values, salt.as_deref().unwrap_or(&journal.salt))?;
         let writer = RecordingWriter::begin(into, journal)?;
         let all = ranges.iter().map(|range| range.to.abs_diff(range.from)).sum();
         let meter = Meter::start(globals.output, all, Arc::clone(seen), |seen| {
@@ -212,14 +213,18 @@ impl Record {
             }
         };
         let identity = TopicIdentity { topic: topic.to_owned(), topic_id: String::new(), cluster_id: String::new() };
-        let mut writer = RecordingWriter::create(into, identity)?;
+        // Nobody can go on in the middle of lines: what another try has left goes.
+        let asked = BTreeMap::from([("from-kcat".to_owned(), lines.display().to_string())]);
+        if let Some(before) = Journal::read(into)?.filter(|before| before.asked.contains_key("from-kcat")) {
+            RecordingWriter::begin(into, before)?.discard()?;
+        }
+        let mut writer = RecordingWriter::begin(into, Journal { asked, ..Journal::new(&identity, &[]) })?;
         let ranges = record::import(&mut *input, lines, topic, &mut |batch| {
             let batch = treatment.apply(batch.clone(), seen)?;
             writer.write(&batch)
         });
         match ranges {
             Ok(ranges) => Ok((writer, ranges)),
-            // Nobody can go on in the middle of lines.
             Err(error) => writer.discard().and(Err(error)),
         }
     }
@@ -321,13 +326,20 @@ impl<W: Write> Write for Listened<W> {
 
 async fn export(recording: &Path, to: &Path, environment: &Environment) -> Result<()> {
     let log = RecordingLog::open(recording)?;
+    log.verify()?;
     if to.to_str() == Some("-") {
         return record::export(&log, &mut Listened(BufWriter::new(io::stdout()))).await.map(|_| ());
     }
     let path = resolved(environment, to);
-    let unwritten = |e| Error::invalid(format!("--to-kcat {}: {e}; name a file that is not there yet", path.display()));
-    let mut out = BufWriter::new(File::create_new(&path).map_err(unwritten)?);
+    if path.exists() {
+        return Err(Error::invalid(format!("--to-kcat {}: it is there already; name another file", path.display())));
+    }
+    let unwritten = |e| Error::invalid(format!("--to-kcat {}: {e}; name a file that can be made", path.display()));
+    let mut aside = path.clone().into_os_string();
+    aside.push(".tmp");
+    let mut out = BufWriter::new(File::create(&aside).map_err(unwritten)?);
     let records = record::export(&log, &mut out).await?;
+    std::fs::rename(&aside, &path).map_err(unwritten)?;
     print_line(&format!("{} records in {}", grouped(records), path.display()));
     Ok(())
 }

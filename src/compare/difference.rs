@@ -95,13 +95,14 @@ impl Difference {
         self.columns_changed.is_empty() && changed + only_left + only_right == 0
     }
 
-    /// Counts a row that is in one table alone.
-    pub(super) fn only(&mut self, side: usize, row: &RecordBatch, samples: usize) -> Result<()> {
+    /// Counts a row that is in one table alone: row `at` of a batch.
+    pub(super) fn only(&mut self, side: usize, batch: &RecordBatch, at: usize, samples: usize) -> Result<()> {
         let count = if side == 0 { &mut self.rows.only_left } else { &mut self.rows.only_right };
         *count += 1;
         if *count > samples as u64 {
             return Ok(());
         }
+        let row = &super::sorted::row(batch, at)?;
         let cells = Some(cells(row)?);
         let (left, right) = if side == 0 { (cells, None) } else { (None, cells) };
         self.samples.push(RowDifference { columns: names(row), left, right, differing: Vec::new() });

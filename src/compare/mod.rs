@@ -9,19 +9,22 @@ mod difference;
 mod sorted;
 mod table;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
-use datafusion::logical_expr::{Expr, SortExpr, ident};
+use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
+use datafusion::logical_expr::{self, Expr, SortExpr, ident};
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 pub use self::difference::{ColumnMatch, Counts, Difference, RowDifference};
 pub use self::table::TableRef;
 
-use self::sorted::{Sorted, failed, row};
+use self::sorted::{Sorted, failed};
 use self::table::Opened;
 use crate::error::{Error, Result};
 use crate::memory::Memory;
@@ -55,13 +58,17 @@ pub async fn compare(left: &TableRef, right: &TableRef, question: &Question, mem
         let meant = did_you_mean(missing, common.iter().map(String::as_str)).unwrap_or_default();
         return Err(Error::invalid(format!("--key: column `{missing}` is not in both tables; {meant}")));
     }
-    let order = Order::new(&common, &one.schema, question);
-    let mut sides = [
-        order.sorted(&session, &one, None, &left.named).await?,
-        order.sorted(&session, &two, Some(&one.schema), &right.named).await?,
-    ];
+    if common.is_empty() {
+        (difference.rows.left, difference.rows.right) = (one.count().await?, two.count().await?);
+        return Ok(difference);
+    }
+    let order = Order::new(&common, [&one.schema, &two.schema], question);
+    let mut sides =
+        [order.sorted(&session, &one, &left.named).await?, order.sorted(&session, &two, &right.named).await?];
+    // Of rows that are the same in all columns, only their number counts.
+    let keep = (question.key.is_empty() && order.group == order.columns.len()).then(|| question.samples.max(1));
     let mut walk = Walk { order: &order, question, difference: &mut difference };
-    while let Some(group) = next_group(&mut sides).await? {
+    while let Some(group) = next_group(&mut sides, keep).await? {
         walk.group(&group)?;
     }
     Ok(difference)
@@ -70,6 +77,8 @@ pub async fn compare(left: &TableRef, right: &TableRef, question: &Question, mem
 /// The columns in which tables are compared: first those that they are sorted and grouped by.
 struct Order {
     columns: Vec<String>,
+    /// The type in which a column is compared.
+    types: Vec<DataType>,
     /// So many of them make a group.
     group: usize,
     /// So many are sorted by: floating-point numbers come after the group.
@@ -77,57 +86,66 @@ struct Order {
 }
 
 impl Order {
-    fn new(common: &[String], schema: &SchemaRef, question: &Question) -> Self {
-        let is_float = |name: &&String| schema.field_with_name(name).is_ok_and(|field| field.data_type().is_floating());
-        if !question.key.is_empty() {
+    fn new(common: &[String], schemas: [&SchemaRef; 2], question: &Question) -> Self {
+        let type_of = |name: &str| {
+            let of = |schema: &SchemaRef| schema.field_with_name(name).map(|field| field.data_type().clone());
+            let [Ok(one), Ok(two)] = schemas.map(of) else { return DataType::Utf8 };
+            common_type(&one, &two)
+        };
+        let columns: Vec<String>;
+        let (group, sorted);
+        if question.key.is_empty() {
+            let exact = question.tolerance == 0.0;
+            let (floats, others): (Vec<_>, Vec<_>) =
+                common.iter().cloned().partition(|name| !exact && type_of(name).is_floating());
+            (group, sorted) = (others.len(), common.len());
+            columns = others.into_iter().chain(floats).collect();
+        } else {
             let rest = common.iter().filter(|name| !question.key.contains(name));
-            let columns: Vec<String> = question.key.iter().chain(rest).cloned().collect();
-            return Self { columns, group: question.key.len(), sorted: question.key.len() };
+            columns = question.key.iter().chain(rest).cloned().collect();
+            (group, sorted) = (question.key.len(), question.key.len());
         }
-        let exact = question.tolerance == 0.0;
-        let (floats, others): (Vec<_>, Vec<_>) = common.iter().partition(|name| !exact && is_float(name));
-        let (group, sorted) = (others.len(), common.len());
-        Self { columns: others.into_iter().chain(floats).cloned().collect(), group, sorted }
+        Self { types: columns.iter().map(|name| type_of(name)).collect(), columns, group, sorted }
     }
 
-    /// The rows of a table in this order, with the types of `like`.
-    async fn sorted(
-        &self,
-        session: &SessionContext,
-        table: &Opened,
-        like: Option<&SchemaRef>,
-        name: &str,
-    ) -> Result<Sorted> {
+    /// The rows of a table in this order.
+    async fn sorted(&self, session: &SessionContext, table: &Opened, name: &str) -> Result<Sorted> {
         let columns = table.columns(&self.columns);
-        let schema = Arc::clone(datafusion::physical_plan::streaming::PartitionStream::schema(&columns));
+        let schema = Arc::clone(PartitionStream::schema(&columns));
         let provider = StreamingTable::try_new(schema, vec![Arc::new(columns)])?;
-        let shown = self.columns.iter().map(|column| {
-            let expr = ident(column.as_str());
-            match like.and_then(|like| like.field_with_name(column).ok()) {
-                Some(field) if !field.data_type().is_nested() => {
-                    datafusion::logical_expr::cast(expr, field.data_type().clone()).alias(column.as_str())
-                }
-                _ => expr,
-            }
+        let shown = self.columns.iter().zip(&self.types).map(|(column, data_type)| {
+            logical_expr::cast(ident(column.as_str()), data_type.clone()).alias(column.as_str())
         });
         let rows = session.read_table(Arc::new(provider))?.select(shown.collect::<Vec<Expr>>())?;
         let by: Vec<SortExpr> =
             self.columns[..self.sorted].iter().map(|column| ident(column.as_str()).sort(true, true)).collect();
-        let rows = if by.is_empty() { rows } else { rows.sort(by)? };
-        Sorted::new(rows.execute_stream().await?, self.group, name)
+        Sorted::new(rows.sort(by)?.execute_stream().await?, self.group, name)
     }
 }
 
-/// The rows of both tables that are the same in the columns of the group.
-type Group = [Option<RecordBatch>; 2];
+/// A type that holds the values of both, so that none of them becomes another one: text when there is no other.
+fn common_type(one: &DataType, two: &DataType) -> DataType {
+    if one.is_nested() || two.is_nested() {
+        return DataType::Utf8;
+    }
+    if one == two {
+        return one.clone();
+    }
+    let numbers = one.is_numeric() && two.is_numeric();
+    let times = one.is_temporal() && two.is_temporal();
+    comparison_coercion(one, two).filter(|_| numbers || times).unwrap_or(DataType::Utf8)
+}
 
-async fn next_group(sides: &mut [Sorted; 2]) -> Result<Option<Group>> {
+/// The rows of one table that are the same in the columns of the group, some of them, and how many there are.
+type Side = Option<(RecordBatch, u64)>;
+
+async fn next_group(sides: &mut [Sorted; 2], keep: Option<usize>) -> Result<Option<[Side; 2]>> {
     let [left, right] = sides;
     let (one, two) = (left.peek().await?, right.peek().await?);
     let Some(key) = one.iter().chain(&two).min().cloned() else { return Ok(None) };
     Ok(Some([
-        if one.as_ref() == Some(&key) { Some(left.take(&key).await?) } else { None },
-        if two.as_ref() == Some(&key) { Some(right.take(&key).await?) } else { None },
+        if one.as_ref() == Some(&key) { Some(left.take(&key, keep).await?) } else { None },
+        if two.as_ref() == Some(&key) { Some(right.take(&key, keep).await?) } else { None },
     ]))
 }
 
@@ -138,32 +156,26 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn group(&mut self, group: &Group) -> Result<()> {
-        let rows = |side: usize| group[side].as_ref().map_or(0, RecordBatch::num_rows);
-        self.difference.rows.left += rows(0) as u64;
-        self.difference.rows.right += rows(1) as u64;
+    fn group(&mut self, group: &[Side; 2]) -> Result<()> {
+        let [left, right] = [0, 1].map(|side| group[side].as_ref().map_or(0, |(_, rows)| *rows));
+        self.difference.rows.left += left;
+        self.difference.rows.right += right;
         if !self.question.key.is_empty() {
-            for side in [0, 1] {
-                if rows(side) > 1 {
-                    let key = group[side].as_ref().map(|batch| difference::told(batch, 0, self.order.group));
-                    return Err(Error::invalid(format!(
-                        "--key {}: it is no key of {}: {} rows have {}; name more columns",
-                        self.question.key.join(","),
-                        self.difference.tables[side],
-                        rows(side),
-                        key.transpose()?.unwrap_or_default()
-                    )));
-                }
-            }
+            self.check_key(group)?;
         }
         match group {
-            [Some(left), Some(right)] if self.question.key.is_empty() => self.match_rows(left, right),
-            [Some(left), Some(right)] => self.compare_cells(left, right),
-            [left, right] => {
-                for (side, batch) in [left, right].into_iter().enumerate() {
-                    let Some(batch) = batch else { continue };
-                    for at in 0..batch.num_rows() {
-                        self.only(side, batch, at)?;
+            [Some((one, _)), Some((two, _))] if !self.question.key.is_empty() => self.compare_cells(one, two),
+            [Some((one, _)), Some((two, _))] if self.order.group < self.order.columns.len() => {
+                self.match_rows(one, two)
+            }
+            [one, two] => {
+                let common = left.min(right);
+                self.difference.rows.common += common;
+                for (side, of) in [one, two].into_iter().enumerate() {
+                    let Some((batch, rows)) = of else { continue };
+                    for at in 0..rows - common {
+                        // Those that are not held are the same.
+                        self.only(side, batch, (at as usize).min(batch.num_rows() - 1))?;
                     }
                 }
                 Ok(())
@@ -171,8 +183,22 @@ impl Walk<'_> {
         }
     }
 
+    fn check_key(&self, group: &[Side; 2]) -> Result<()> {
+        for (side, of) in group.iter().enumerate() {
+            if let Some((batch, rows)) = of.as_ref().filter(|(_, rows)| *rows > 1) {
+                return Err(Error::invalid(format!(
+                    "--key {}: it is no key of {}: {rows} rows have {}; name more columns",
+                    self.question.key.join(","),
+                    self.difference.tables[side],
+                    difference::told(batch, 0, self.order.group)?
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn only(&mut self, side: usize, batch: &RecordBatch, at: usize) -> Result<()> {
-        self.difference.only(side, &row(batch, at)?, self.question.samples)
+        self.difference.only(side, batch, at, self.question.samples)
     }
 
     /// One row of each: cell by cell.
@@ -184,37 +210,47 @@ impl Walk<'_> {
         self.difference.pair(left, right, &equal, self.order.group, self.question.samples)
     }
 
-    /// Rows that are the same but for floating-point numbers, which both are sorted by.
+    /// Rows that are the same but for floating-point numbers, which both are sorted by: each row of the left takes the
+    /// first one of the right that is left and near enough in all of them.
     fn match_rows(&mut self, left: &RecordBatch, right: &RecordBatch) -> Result<()> {
-        let floats = self.order.group..left.num_columns();
-        let (mut i, mut j) = (0, 0);
-        while i < left.num_rows() && j < right.num_rows() {
-            let mut equal = true;
-            let mut is_less = true;
-            for column in floats.clone() {
-                let (one, two) = (left.column(column), right.column(column));
-                if !is_equal(one, i, two, j, self.question.tolerance)? {
-                    (equal, is_less) = (false, number(one, i)?.total_cmp(&number(two, j)?).is_lt());
-                    break;
+        let (first, tolerance) = (self.order.group, self.question.tolerance);
+        let mut taken = vec![false; right.num_rows()];
+        let mut low = 0;
+        for i in 0..left.num_rows() {
+            let one = number(left.column(first), i)?;
+            let mut found = None;
+            let mut j = low;
+            while found.is_none() && j < right.num_rows() {
+                let near = is_equal(left.column(first), i, right.column(first), j, tolerance)?;
+                match number(right.column(first), j)?.total_cmp(&one) {
+                    // The next ones of the left are larger still.
+                    Ordering::Less if !near && j == low => low += 1,
+                    Ordering::Greater if !near => break,
+                    _ => {}
                 }
+                if near && !taken[j] && self.is_near(left, i, right, j)? {
+                    found = Some(j);
+                }
+                j += 1;
             }
-            match (equal, is_less) {
-                (true, _) => {
+            match found {
+                Some(j) => {
+                    taken[j] = true;
                     self.difference.rows.common += 1;
-                    (i, j) = (i + 1, j + 1);
                 }
-                (false, true) => {
-                    self.only(0, left, i)?;
-                    i += 1;
-                }
-                (false, false) => {
-                    self.only(1, right, j)?;
-                    j += 1;
-                }
+                None => self.only(0, left, i)?,
             }
         }
-        (i..left.num_rows()).try_for_each(|at| self.only(0, left, at))?;
-        (j..right.num_rows()).try_for_each(|at| self.only(1, right, at))
+        (0..right.num_rows()).filter(|&j| !taken[j]).try_for_each(|j| self.only(1, right, j))
+    }
+
+    fn is_near(&self, left: &RecordBatch, i: usize, right: &RecordBatch, j: usize) -> Result<bool> {
+        for column in self.order.group..left.num_columns() {
+            if !is_equal(left.column(column), i, right.column(column), j, self.question.tolerance)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -236,5 +272,6 @@ fn is_equal(left: &dyn Array, i: usize, right: &dyn Array, j: usize, tolerance: 
     }
     let (one, two) = (number(left, i)?, number(right, j)?);
     let limit = tolerance * one.abs().max(two.abs()).max(1.0);
-    Ok(one == two || (one.is_nan() && two.is_nan()) || (one - two).abs() <= limit)
+    let is_near = one.is_finite() && two.is_finite() && (one - two).abs() <= limit;
+    Ok(one == two || (one.is_nan() && two.is_nan()) || is_near)
 }

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, Int8Array, RecordBatch};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
@@ -30,7 +30,10 @@ pub(super) struct Sorted {
 impl Sorted {
     /// The rows of a stream that is sorted by its first `by` columns, ascending, NULLs first.
     pub(super) fn new(rows: SendableRecordBatchStream, by: usize, name: &str) -> Result<Self> {
-        let fields = rows.schema().fields().iter().take(by).map(|f| SortField::new(f.data_type().clone())).collect();
+        let schema = rows.schema();
+        let fields = schema.fields().iter().take(by).map(|f| SortField::new(f.data_type().clone()));
+        // Without columns all rows are of one group; a converter needs one.
+        let fields = if by == 0 { vec![SortField::new(DataType::Int8)] } else { fields.collect() };
         let converter = RowConverter::new(fields).map_err(failed)?;
         Ok(Self { rows, converter, by: (0..by).collect(), batch: None, at: 0, name: name.to_owned() })
     }
@@ -49,17 +52,20 @@ impl Sorted {
                 return Ok(Some(keys.row(self.at).owned()));
             }
             let Some(batch) = self.rows.next().await.transpose()? else { return Ok(None) };
-            let columns: Vec<_> = self.by.iter().map(|&column| Arc::clone(batch.column(column))).collect();
+            let mut columns: Vec<ArrayRef> = self.by.iter().map(|&column| Arc::clone(batch.column(column))).collect();
+            if columns.is_empty() {
+                columns.push(Arc::new(Int8Array::from(vec![0; batch.num_rows()])));
+            }
             let keys = self.converter.convert_columns(&columns).map_err(failed)?;
             (self.batch, self.at) = (Some((batch, keys)), 0);
         }
     }
 
-    /// The rows of the group that is next.
+    /// The first `keep` rows of the group that is next, and how many it has.
     ///
     /// # Errors
-    /// `Unavailable` when they are too many to be held.
-    pub(super) async fn take(&mut self, key: &OwnedRow) -> Result<RecordBatch> {
+    /// `Unavailable` when all are kept and they are too many to be held.
+    pub(super) async fn take(&mut self, key: &OwnedRow, keep: Option<usize>) -> Result<(RecordBatch, u64)> {
         let mut pieces = Vec::new();
         let mut rows = 0;
         while self.peek().await?.is_some_and(|next| next == *key) {
@@ -68,16 +74,20 @@ impl Sorted {
             while self.at < batch.num_rows() && keys.row(self.at).cmp(&key.row()) == Ordering::Equal {
                 self.at += 1;
             }
-            rows += self.at - first;
-            pieces.push(batch.slice(first, self.at - first));
-            if rows > GROUP_ROWS {
+            let found = self.at - first;
+            let kept = found.min(keep.unwrap_or(usize::MAX).saturating_sub(rows));
+            if kept > 0 {
+                pieces.push(batch.slice(first, kept));
+            }
+            rows += found;
+            if keep.is_none() && rows > GROUP_ROWS {
                 return Err(Error::unavailable(format!(
                     "{}: more than {GROUP_ROWS} rows differ in floating-point numbers alone; name a --key",
                     self.name
                 )));
             }
         }
-        concat_batches(&self.schema(), &pieces).map_err(failed)
+        Ok((concat_batches(&self.schema(), &pieces).map_err(failed)?, rows as u64))
     }
 }
 

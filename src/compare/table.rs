@@ -3,18 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::{StreamExt, TryStreamExt};
 
+use crate::content::nested;
 use crate::error::{Error, Result};
 use crate::lookup::Lookup;
 use crate::pipeline::{LookupFormat, LookupSpec};
+use crate::source::recording::RecordingLog;
 use crate::storage::Storage;
 
 /// A table as it is named: a Delta table (`PATH`, `PATH@VERSION`), a Parquet, CSV or JSON file or a directory of them,
@@ -38,6 +39,11 @@ impl TableRef {
             _ => (named, None),
         };
         let location = if path.contains("://") { path.to_owned() } else { resolve(path) };
+        if RecordingLog::is_one(Path::new(&location))
+            && RecordingLog::open(Path::new(&location))?.verify()?.records == 0
+        {
+            return Err(Error::invalid(format!("{named}: the recording has no records; there is nothing to compare")));
+        }
         let format = format(&location).ok_or_else(|| {
             let known = "name a Delta table, a recording, or a .parquet, .csv or .json file";
             Error::invalid(format!("{named}: there is no table; {known}"))
@@ -108,6 +114,16 @@ pub(super) struct Columns {
 }
 
 impl Opened {
+    /// How many rows it has.
+    pub(super) async fn count(&self) -> Result<u64> {
+        let (_, mut rows) = Lookup::rows(&self.table.spec, self.table.version, &self.storage, &self.state).await?;
+        let mut count = 0;
+        while let Some(batch) = rows.next().await {
+            count += batch?.num_rows() as u64;
+        }
+        Ok(count)
+    }
+
     /// These columns as types that rows can be grouped by: what is nested is text.
     pub(super) fn columns(&self, names: &[String]) -> Columns {
         let field = |name: &String| {
@@ -154,14 +170,10 @@ fn plain(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
 }
 
 fn text(column: &ArrayRef) -> Result<ArrayRef> {
-    let told = |e| Error::invalid("a column has no text; leave it out").caused_by(e);
-    let options = FormatOptions::new();
-    let formatter = ArrayFormatter::try_new(column, &options).map_err(told)?;
-    let nulls = column.logical_nulls();
-    let cell = |row: usize| {
-        let is_null = nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
-        (!is_null).then(|| formatter.value(row).try_to_string()).transpose()
-    };
-    let texts: StringArray = (0..column.len()).map(cell).collect::<Result<_, _>>().map_err(told)?;
+    let cell = |row: usize| column.is_valid(row).then(|| nested(column.as_ref(), row)).transpose();
+    let texts: StringArray = (0..column.len())
+        .map(cell)
+        .collect::<Result<_, _>>()
+        .map_err(|e| Error::invalid("a column has no text; leave it out").caused_by(e))?;
     Ok(Arc::new(texts))
 }

@@ -459,7 +459,7 @@ impl StreamingQuery {
         let watch = Stopwatch::start();
         fault_point::pass("close").await?;
         let adds = written.close().await?;
-        refuse_old(&adds, self.deps.clock.now()).map_err(within)?;
+        refuse_old(&adds).map_err(within)?;
         let quarantine = written.close_quarantine(&self.sink_spec).await?;
         planned.durations.close_files = millis(watch.elapsed());
         let records = Share::records(&planned.shares);

@@ -7,8 +7,11 @@
 
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, Result as DfResult};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
@@ -199,19 +202,20 @@ fn renewed(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
     Ok(renewed.data)
 }
 
-/// The plan with the hash tables of `before` in its joins, where they are made in the same way of the same rows.
+/// The plan with the hash tables of `before` in its joins, where the join at the same place is made in the same way of
+/// the same rows.
 fn taking_over(plan: Arc<dyn ExecutionPlan>, before: &Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
     let mut standing = Vec::new();
-    before.apply(|node| {
-        if keeps_build(node.as_ref()) {
-            standing.push(Arc::clone(node));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
+    joins(before, &mut standing);
+    let mut standing = standing.into_iter();
+    // From the leaves up and from left to right, as the joins before were listed.
     let plan = plan.transform_up(|node| {
-        let is_same = |of: &Arc<dyn ExecutionPlan>| builds_the_same(of.as_ref(), node.as_ref());
-        let Some(found) = standing.iter().position(is_same) else { return Ok(Transformed::no(node)) };
-        let join = standing.swap_remove(found);
+        if !keeps_build(node.as_ref()) {
+            return Ok(Transformed::no(node));
+        }
+        let Some(join) = standing.next().filter(|join| builds_the_same(join.as_ref(), node.as_ref())) else {
+            return Ok(Transformed::no(node));
+        };
         let children = vec![Arc::clone(join.children()[0]), Arc::clone(node.children()[1])];
         let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
         Ok(Transformed::yes(join.replace_children(children, options)?))
@@ -219,24 +223,58 @@ fn taking_over(plan: Arc<dyn ExecutionPlan>, before: &Arc<dyn ExecutionPlan>) ->
     Ok(plan.data)
 }
 
-/// Whether two nodes are the same join but for the side that is not built. Lookups are of the same versions.
+/// The joins whose hash tables stand, from the leaves up and from left to right.
+fn joins(plan: &Arc<dyn ExecutionPlan>, found: &mut Vec<Arc<dyn ExecutionPlan>>) {
+    plan.children().into_iter().for_each(|child| joins(child, found));
+    if keeps_build(plan.as_ref()) {
+        found.push(Arc::clone(plan));
+    }
+}
+
+/// Whether two nodes are the same join but for the side that is not built.
 fn builds_the_same(one: &dyn ExecutionPlan, other: &dyn ExecutionPlan) -> bool {
     let (Some(a), Some(b)) = (one.downcast_ref::<HashJoinExec>(), other.downcast_ref::<HashJoinExec>()) else {
         return false;
     };
-    let shown = |join: &HashJoinExec| displayable(join.left().as_ref()).indent(true).to_string();
     let filter = |join: &HashJoinExec| {
         join.filter().map(|filter| (Arc::clone(filter.expression()), filter.column_indices().to_vec()))
     };
-    keeps_build(other)
-        && a.join_type() == b.join_type()
+    a.join_type() == b.join_type()
         && a.on() == b.on()
         && filter(a) == filter(b)
         && a.projection == b.projection
         && a.null_equality() == b.null_equality()
         && a.fetch() == b.fetch()
         && a.right().schema() == b.right().schema()
-        && shown(a) == shown(b)
+        && gives_the_same(a.left(), b.left())
+}
+
+/// Whether two plans over lookups give the same rows: the same operators, down to the very batches of a lookup.
+fn gives_the_same(one: &Arc<dyn ExecutionPlan>, other: &Arc<dyn ExecutionPlan>) -> bool {
+    let shown = |plan: &Arc<dyn ExecutionPlan>| displayable(plan.as_ref()).one_line().to_string();
+    let (below, other_below) = (one.children(), other.children());
+    one.schema() == other.schema()
+        && shown(one) == shown(other)
+        && below.len() == other_below.len()
+        && below.iter().zip(other_below).all(|(one, other)| gives_the_same(one, other))
+        && (!below.is_empty() || reads_the_same(one.as_ref(), other.as_ref()))
+}
+
+/// Whether two leaves read the same columns of the same batches.
+fn reads_the_same(one: &dyn ExecutionPlan, other: &dyn ExecutionPlan) -> bool {
+    let source = |plan: &dyn ExecutionPlan| {
+        let source = Arc::clone(plan.downcast_ref::<DataSourceExec>()?.data_source());
+        source.downcast_ref::<MemorySourceConfig>().cloned()
+    };
+    let (Some(one), Some(other)) = (source(one), source(other)) else { return false };
+    let columns = |source: &MemorySourceConfig| -> Vec<ArrayRef> {
+        source.partitions().iter().flatten().flat_map(|batch| batch.columns().to_vec()).collect()
+    };
+    let (mine, others) = (columns(&one), columns(&other));
+    one.projection() == other.projection()
+        && one.original_schema() == other.original_schema()
+        && mine.len() == others.len()
+        && mine.iter().zip(&others).all(|(one, other)| Arc::ptr_eq(one, other))
 }
 
 /// Whether a node is a join whose build side says the same for each micro-batch, and which marks nothing in it.
@@ -255,7 +293,7 @@ fn reads_topic(plan: &dyn ExecutionPlan) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Int64Array, RecordBatch, StringArray};
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
     use datafusion::physical_plan::collect;
     use datafusion::prelude::{SessionConfig, SessionContext};
 
@@ -324,6 +362,36 @@ mod tests {
             let (found, fresh) =
                 (rows(&third).await, rows(&plan(&format!("SELECT i.name {join} {other}")).await).await);
             assert_eq!(found, fresh, "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn joins_that_look_alike_keep_their_own_hash_tables() {
+        let context = session();
+        // One batch each, of the same columns.
+        for (name, first) in [("eu", 0), ("us", 20), ("asia", 40)] {
+            let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(first..first + 20));
+            let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..20).map(|_| name)));
+            let batch = RecordBatch::try_from_iter([("id", ids), ("name", names)]).unwrap();
+            context.register_batch(name, batch).unwrap();
+        }
+        let branch =
+            |name: &str, at: i32| format!("SELECT l.name, {at} AS at FROM impressions i JOIN {name} l ON i.id = l.id");
+        let sql = |at: i32| ["eu", "us", "asia"].map(|name| branch(name, at)).join(" UNION ALL ");
+        let mut plan = context.sql(&sql(0)).await.unwrap().create_physical_plan().await.unwrap();
+        for at in 1..5 {
+            let batches = collect(Arc::clone(&plan), context.task_ctx()).await.unwrap();
+            let mut names: Vec<String> = Vec::new();
+            for batch in &batches {
+                let column = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
+                let column = column.as_any().downcast_ref::<StringArray>().unwrap().clone();
+                names.extend(column.iter().flatten().map(str::to_owned));
+            }
+            let of = |name: &str| names.iter().filter(|found| *found == name).count();
+            assert_eq!((of("eu"), of("us"), of("asia")), (20, 20, 20), "run {at}");
+            assert_eq!(build_rows(plan.as_ref()), Some(20), "run {at}");
+            let next = context.sql(&sql(at)).await.unwrap().create_physical_plan().await.unwrap();
+            plan = taking_over(next, &plan).unwrap();
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::quarantine;
 use super::side::SideTables;
+use crate::clock;
 use crate::contract::{Broken, ContractEnforcer, Violation, watch_casts};
 use crate::error::{Alarm, Error, Result};
 use crate::fault_point;
@@ -256,11 +257,13 @@ pub(crate) fn violated(violation: Violation) -> Error {
 /// A vacuum leaves files alone for a day at least; those of a micro-batch have to be named before.
 const LONGEST_BATCH_MS: i64 = 12 * 60 * 60 * 1000;
 
-/// Refuses files that nobody has named for so long that they may have been vacuumed.
+/// Refuses files that nobody has named for so long that they may have been vacuumed. Their times are the machine's,
+/// whatever the clock of the run is.
 ///
 /// # Errors
 /// `Unavailable` for a file of more than twelve hours.
-pub(crate) fn refuse_old(adds: &[Add], now: DateTime<Utc>) -> Result<()> {
+pub(crate) fn refuse_old(adds: &[Add]) -> Result<()> {
+    let now = clock::system().now();
     if adds.iter().all(|add| now.timestamp_millis() - add.modification_time < LONGEST_BATCH_MS) {
         return Ok(());
     }

@@ -165,7 +165,7 @@ fn push(batch: &mut RawBatch, offset: i64, line: Line) -> Result<(), String> {
         headers.push((name, value));
     }
     batch.offsets.push(offset);
-    batch.timestamps.push(line.ts.unwrap_or(-1));
+    batch.timestamps.push(line.ts.unwrap_or(-1).max(-1));
     batch.values.push(value.as_deref());
     if let Some(keys) = &mut batch.keys {
         keys.push(key.as_deref());

@@ -172,9 +172,12 @@ fn kind(field: &FieldDescriptor, how: How) -> Result<Kind> {
             field.name(),
             message.full_name()
         ))),
-        (Kind::Bool | Kind::Enum(_) | Kind::Double | Kind::Float, How::Hash) => Err(Error::invalid(format!(
-            "`{}` has too few values, or too many close ones, for a hash to hide or to tell apart; set it to null or \
-             fake it",
+        (Kind::Bool | Kind::Enum(_), _) => Err(Error::invalid(format!(
+            "`{}` has so few values that any other one tells which it was; set it to null",
+            field.name()
+        ))),
+        (Kind::Double | Kind::Float, How::Hash) => Err(Error::invalid(format!(
+            "`{}` is a floating-point number: numbers close by would have nothing in common; set it to null or fake it",
             field.name()
         ))),
         _ => Ok(kind),

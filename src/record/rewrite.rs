@@ -159,25 +159,22 @@ impl Rewrite<'_> {
                     }
                     Kind::Double => bits,
                     Kind::Sfixed64 => self.integer(how, i128::from(bits as i64), 63) as i64 as u64,
-                    _ => self.integer(how, i128::from(bits), 64) as u64,
+                    Kind::Fixed64 if how == How::Fake => self.integer(how, i128::from(bits), 64) as u64,
+                    _ => self.integer(how, i128::from(bits), 63) as u64,
                 };
                 out.extend_from_slice(&new.to_le_bytes());
             }
             _ => {
                 let bits = decode_varint(from)?;
                 let new = match kind {
-                    Kind::Bool => self.disguise.number(bits) & 1,
-                    Kind::Enum(of) => {
-                        let numbers: Vec<i32> = of.values().map(|value| value.number()).collect();
-                        let chosen = self.disguise.number(bits) % numbers.len().max(1) as u64;
-                        numbers.get(chosen as usize).map_or(0, |&number| i64::from(number) as u64)
-                    }
                     Kind::Int32 => self.integer(how, i128::from(bits as i32), 31) as i64 as u64,
                     Kind::Int64 => self.integer(how, i128::from(bits as i64), 63) as i64 as u64,
                     Kind::Sint32 => zigzag(self.integer(how, unzigzag(u64::from(bits as u32)), 31)),
                     Kind::Sint64 => zigzag(self.integer(how, unzigzag(bits), 63)),
                     Kind::Uint32 => self.integer(how, i128::from(bits as u32), 32) as u64,
-                    _ => self.integer(how, i128::from(bits), 64) as u64,
+                    Kind::Uint64 if how == How::Fake => self.integer(how, i128::from(bits), 64) as u64,
+                    // Numbers of 64 bits become the same hash, whatever their type is.
+                    _ => self.integer(how, i128::from(bits), 63) as u64,
                 };
                 encode_varint(new, out);
             }

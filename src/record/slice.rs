@@ -25,7 +25,7 @@ impl Slice {
     /// there yet, an end before the start. What asking the log returns.
     pub async fn resolve(&self, log: &dyn Log, topic: &str) -> Result<Vec<PartitionRange>> {
         let bounds = log.bounds().await?;
-        let (from, to) = (at(&self.from, log).await?, at(&self.to, log).await?);
+        let (from, to) = (at(&self.from, log, &bounds).await?, at(&self.to, log, &bounds).await?);
         let said = |name: &str, offsets: &Start| {
             let Start::Offsets(offsets) = offsets else { return Ok(()) };
             match offsets.keys().find(|p| !bounds.iter().any(|b| b.partition == **p)) {
@@ -70,10 +70,19 @@ impl Slice {
 }
 
 /// What a position says of partitions.
-async fn at(position: &Start, log: &dyn Log) -> Result<BTreeMap<i32, i64>> {
+async fn at(position: &Start, log: &dyn Log, bounds: &[PartitionBounds]) -> Result<BTreeMap<i32, i64>> {
     match position {
         Start::Earliest | Start::Latest => Ok(BTreeMap::new()),
-        Start::At(time) => log.offsets_at(*time).await,
+        Start::At(time) => {
+            let mut offsets = log.offsets_at(*time).await?;
+            // The topic may have grown since its bounds were asked for, or lost its beginning.
+            for (partition, offset) in &mut offsets {
+                if let Some(bound) = bounds.iter().find(|bound| bound.partition == *partition) {
+                    *offset = (*offset).clamp(bound.low, bound.high);
+                }
+            }
+            Ok(offsets)
+        }
         Start::Offsets(offsets) => Ok(offsets.clone()),
     }
 }

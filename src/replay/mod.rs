@@ -66,8 +66,17 @@ impl Replay {
         for source in &mut pipeline.sources {
             source.start = Start::Earliest;
             source.max_rows = batch_rows.or(source.max_rows);
-            if let Some(letters) = &mut source.dead_letters {
-                *letters = self.under(letters);
+            // Beside the sink, which lies elsewhere too.
+            source.dead_letters = None;
+            if let Some(registry) = &mut source.registry {
+                if registry.cache.is_none() {
+                    return Err(Error::invalid(format!(
+                        "topic {} has a schema registry, and a replay asks nobody: name a schema.registry.cache that \
+                         knows its schemas",
+                        source.topic
+                    )));
+                }
+                registry.urls.clear();
             }
         }
         for sink in &mut pipeline.sinks {
@@ -77,17 +86,9 @@ impl Replay {
                 lookup.location.clone_from(&location);
             }
             sink.location = location;
-            if let Some(quarantine) = &mut sink.quarantine {
-                *quarantine = self.under(quarantine);
-            }
+            sink.quarantine = None;
         }
         Ok(pipeline)
-    }
-
-    /// The place of a side table: by the last part of its name.
-    fn under(&self, location: &str) -> String {
-        let name = location.trim_end_matches('/').rsplit('/').next().unwrap_or(location);
-        self.into.join(name).to_string_lossy().into_owned()
     }
 
     /// What the replay made of each of the pipeline's tables, in the order of the file.

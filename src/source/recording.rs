@@ -99,6 +99,11 @@ impl RecordingLog {
         })
     }
 
+    /// Whether `dir` says that it is a recording, whole or not.
+    pub fn is_one(dir: &Path) -> bool {
+        dir.join(MANIFEST).is_file() || Journal::is_there(dir)
+    }
+
     /// What is there of a recording that is under way; `None` when nothing is.
     fn under_way(dir: &Path, identity: TopicIdentity) -> Result<Option<Self>> {
         let is_there = fs::read_dir(dir).map_err(|error| unreadable(dir, error))?.flatten().any(|e| is_part(&e.path()));
@@ -446,13 +451,19 @@ impl Recording {
     }
 }
 
-/// The records of `batch` that belong to `range`; they lie together.
+/// The records of `batch` that belong to `range`.
 fn within(batch: &RecordBatch, range: PartitionRange) -> Result<RecordBatch, arrow::error::ArrowError> {
     let (partitions, offsets) = columns::places(batch)?;
     let belongs = |row: usize| partitions[row] == range.partition && (range.from..range.to).contains(&offsets[row]);
-    let first = (0..batch.num_rows()).find(|&row| belongs(row)).unwrap_or(batch.num_rows());
-    let count = (first..batch.num_rows()).take_while(|&row| belongs(row)).count();
-    Ok(batch.slice(first, count))
+    let rows: Vec<u64> = (0..batch.num_rows()).filter(|&row| belongs(row)).map(|row| row as u64).collect();
+    match (rows.first(), rows.last()) {
+        (Some(&first), Some(&last)) if last - first + 1 > rows.len() as u64 => {
+            arrow::compute::take_record_batch(batch, &arrow::array::UInt64Array::from(rows))
+        }
+        // They lie together.
+        (Some(&first), _) => Ok(batch.slice(first as usize, rows.len())),
+        _ => Ok(batch.slice(0, 0)),
+    }
 }
 
 /// The first offset that is not larger than the one before it, beginning at `next`.

@@ -64,6 +64,43 @@ fn tables_are_compared_whole_or_by_key() {
 }
 
 #[test]
+fn numbers_and_types_are_never_made_equal() {
+    let dir = workspace();
+    let root = dir.path();
+    let write = |name: &str, text: &str| std::fs::write(root.join(name), text).unwrap();
+    let of = |left: &str, right: &str, words: &[&str]| {
+        write("l.csv", left);
+        write("r.csv", right);
+        let done = diff(root, &[&["l.csv", "r.csv"][..], words].concat());
+        rows(&done)
+    };
+    let near = ["--tolerance", "1e-9"];
+    // Whole numbers on one side, and text.
+    assert_eq!(of("n\n1\n2\n", "n\n1.9\n2.4\n", &[]), counts(2, 2, 0, 0, [2, 2]));
+    assert_eq!(of("n\n1\n2\n", "n\n1.0\n2.0\n", &[]), counts(2, 2, 2, 0, [0, 0]));
+    assert_eq!(of("n\n1\n2\n", "n\nabc\n2\n", &[]), counts(2, 2, 1, 0, [1, 1]));
+    // No column but floating-point numbers; infinity is near nothing.
+    assert_eq!(of("x\n1.5\ninf\n", "x\n5.5\n1.5000000000001\n", &near), counts(2, 2, 1, 0, [1, 1]));
+    assert_eq!(of("x\ninf\n2.5\n", "x\n-inf\n2.5\n", &near), counts(2, 2, 1, 0, [1, 1]));
+    // Each finds its own, whatever the order of the first number is.
+    let (left, right) = ("x,y\n1.0,9.5\n1.000000000001,2.5\n", "x,y\n1.0,2.5\n1.000000000001,9.5\n");
+    assert_eq!(of(left, right, &near), counts(2, 2, 2, 0, [0, 0]));
+    // NULLs are equal to each other alone.
+    assert_eq!(of("a,x\nk,\nk,1.5\n", "a,x\nk,\nk,\n", &near), counts(2, 2, 1, 0, [1, 1]));
+    // No column in common.
+    write("l.csv", "ID\n1\n");
+    write("r.csv", "id\n1\n2\n");
+    let apart = diff(root, &["l.csv", "r.csv"]).exits(3);
+    assert_eq!(rows(&apart), counts(1, 2, 0, 0, [0, 0]));
+    assert_eq!(apart.json()[0]["columns_changed"], json!(["ID Int64: only left", "id Int64: only right"]));
+    // More rows of one kind than are held.
+    write("l.csv", &format!("flag\n{}", "yes\n".repeat(1_200_000)));
+    write("r.csv", &format!("flag\n{}", "yes\n".repeat(1_200_003)));
+    let many = diff(root, &["l.csv", "r.csv", "--samples", "2"]).exits(3);
+    assert_eq!(rows(&many), counts(1_200_000, 1_200_003, 1_200_000, 0, [0, 3]));
+}
+
+#[test]
 fn versions_recordings_and_columns_are_compared() {
     let topic = topics::new_topic(Broker::shared(), "compared", 2);
     (0..2).for_each(|partition| topics::produce(Broker::shared(), &topic, partition, &impressions(0..50)));
@@ -85,6 +122,12 @@ fn versions_recordings_and_columns_are_compared() {
         finish(&mut flumen(root, words)).exits(0);
     }
     assert_eq!(rows(&diff(root, &["first", "second", "--key", "partition,offset"]).exits(0))["common"], 100);
+    std::fs::write(root.join("second/recording.json"), "{}").unwrap();
+    diff(root, &["first", "second"]).exits(2);
+    std::fs::remove_file(root.join("second/recording.json")).unwrap();
+    std::fs::remove_file(root.join("second/partition-00001-00000.parquet")).unwrap();
+    let changed = diff(root, &["first", "second"]).exits(2);
+    assert!(changed.stderr.contains("it tells of 50 records of partition 1"), "{}", changed.stderr);
     let recording = format!("{topic}=first");
     for into in ["out", "other"] {
         let words = ["replay", "land.sql", "--recording", &recording, "--into", into];

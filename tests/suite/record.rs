@@ -163,6 +163,13 @@ fn lines_of_json_become_a_recording_and_a_recording_lines() {
     let import = |from: &str, into: &str| {
         finish(&mut flumen(root, ["-o", "json", "record", "--from-kcat", from, "--topic", &topic, "--into", into]))
     };
+    let leaks = ["record", "--recording", "first", "--to-kcat", "leak.jsonl", "--redact", "user_id=hash"];
+    finish(&mut flumen(root, leaks)).exits(2);
+    assert!(!root.join("leak.jsonl").exists());
+    // One that was killed in the middle of the lines is begun anew.
+    let killed = r#"{"topic":"t","topic_id":"","cluster_id":"","ranges":[],"asked":{"from-kcat":"lines.jsonl"}}"#;
+    std::fs::create_dir(root.join("second")).unwrap();
+    std::fs::write(root.join("second/recording.json"), killed).unwrap();
     assert_eq!(import("lines.jsonl", "second").exits(0).json()[0]["sha256"], told["sha256"]);
     let text = std::fs::read_to_string(root.join("lines.jsonl")).unwrap();
     std::fs::write(root.join("broken.jsonl"), text.replacen("\"offset\":7", "\"offset\":\"seven\"", 1)).unwrap();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{MANIFEST, replace};
+use super::manifest::{MANIFEST, PRIVATE, replace};
 use super::{is_part, unreadable, unwritten};
 use crate::error::{Error, Result};
 use crate::offsets::PartitionRange;
@@ -70,6 +70,11 @@ impl Journal {
         }
     }
 
+    /// Whether a recording is under way in `dir`.
+    pub(super) fn is_there(dir: &Path) -> bool {
+        dir.join(JOURNAL).is_file()
+    }
+
     /// Which topic is recorded.
     pub fn identity(&self) -> TopicIdentity {
         let (topic, topic_id) = (self.topic.clone(), self.topic_id.clone());
@@ -83,7 +88,7 @@ impl Journal {
 
     /// Writes it, whole or not at all.
     pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
-        replace(&dir.join(JOURNAL), &serde_json::to_vec_pretty(self)?)
+        replace(&dir.join(JOURNAL), &serde_json::to_vec_pretty(self)?, PRIVATE)
     }
 
     /// Takes it away: the recording is whole.

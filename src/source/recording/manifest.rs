@@ -154,7 +154,7 @@ impl Manifest {
     /// Writes it, whole or not at all.
     pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
         let text = serde_json::to_string_pretty(self)?;
-        replace(&dir.join(MANIFEST), (text + "\n").as_bytes())
+        replace(&dir.join(MANIFEST), (text + "\n").as_bytes(), PUBLIC)
     }
 }
 
@@ -178,10 +178,18 @@ pub(super) fn all(partitions: &[ManifestPartition]) -> Counted {
     all
 }
 
-/// Puts a file in the place of what was there, whole or not at all.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// For everybody to read, and for its owner alone.
+pub(super) const PUBLIC: u32 = 0o644;
+pub(super) const PRIVATE: u32 = 0o600;
+
+/// Puts a file in the place of what was there, whole or not at all, with these rights where the system has such.
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let aside = path.with_extension("tmp");
-    let mut file = fs::File::create(&aside)?;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    let mut file = options.open(&aside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&aside, path)

@@ -55,6 +55,17 @@ async fn files_of_others_need_no_manifest_and_no_order_between_them() {
     assert_eq!(log.offsets_at(time).await.unwrap(), BTreeMap::from([(0, 5), (2, 7)]));
 }
 
+#[tokio::test]
+async fn partitions_may_take_turns_in_files_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let turns: Vec<RawBatch> = (0..6).map(|n| raw(n % 2, &[i64::from(n / 2)])).collect();
+    write_part(&dir.path().join("a.parquet"), "t", &turns);
+    let log = RecordingLog::open(dir.path()).unwrap();
+    assert_eq!(read(&log, &[range(0, 0, 3), range(1, 0, 3)]).await.unwrap().len(), 6);
+    assert_eq!(read(&log, &[range(1, 1, 3)]).await.unwrap(), [(1, 1), (1, 2)]);
+    assert_eq!(log.verify().unwrap().records, 6);
+}
+
 #[test]
 fn what_is_no_recording_is_told_by_file() {
     let dir = tempfile::tempdir().unwrap();

@@ -14,7 +14,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::content::Content;
 use super::journal::{Journal, Lock, refuse_whole};
-use super::manifest::{About, Manifest, ManifestPartition, replace};
+use super::manifest::{About, Manifest, ManifestPartition, PUBLIC, replace};
 use super::{RecordingLog, columns, is_part, unharmed, unwritten};
 use crate::error::{Error, Result};
 use crate::offsets::PartitionRange;
@@ -135,7 +135,7 @@ impl RecordingWriter {
     /// `Unavailable` when it cannot be written.
     pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.dir.join(name);
-        replace(&path, bytes).map_err(|error| unwritten(&path, error))
+        replace(&path, bytes, PUBLIC).map_err(|error| unwritten(&path, error))
     }
 
     /// Ends the files under way: whoever goes on finds all that was written.

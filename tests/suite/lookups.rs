@@ -108,4 +108,12 @@ fn an_empty_lookup_hides_no_broken_record() {
     let places: BTreeMap<_, _> =
         letters.iter().map(|row| (row["partition"].as_i64(), row["offset"].as_i64())).collect();
     assert_eq!(places, BTreeMap::from([(Some(0), Some(1))]));
+    let letters = |verb: &str| {
+        finish(&mut Broker::shared().flumen(dir.path(), ["-o", "json", "dead-letters", verb, "found.sql"]))
+            .exits(0)
+            .json()
+    };
+    let retried = letters("retry");
+    assert_eq!((&retried[0]["committed"], &retried[0]["dead"]), (&json!(0), &json!(1)), "{retried:?}");
+    assert_eq!(letters("list")[0]["count"], 1, "it is as broken as before");
 }

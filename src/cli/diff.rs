@@ -61,6 +61,9 @@ fn told(difference: &Difference) -> String {
     let pairs = if difference.columns.is_empty() { String::new() } else { format!("  {} changed", grouped(changed)) };
     let (only_left, only_right) = (grouped(only_left), grouped(only_right));
     lines.push(format!("{} common{pairs}  {only_left} only left  {only_right} only right", grouped(common)));
+    if difference.is_apart() {
+        lines.push("no column is in both tables: no row was compared".to_owned());
+    }
     for column in &difference.columns {
         let share = column.equal as f64 * 100.0 / (column.of.max(1) as f64);
         lines.push(format!("  {share:6.2} % equal  {}", column.name));

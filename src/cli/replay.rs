@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use clap::Args;
 
-use super::output::{Printer, print_json, print_line};
+use super::output::{Printer, print_json, print_line, print_told};
 use super::run::stop_on_signals;
 use super::{Format, Globals, Inputs, load, pair};
 use crate::clock::FixedClock;
@@ -21,7 +21,7 @@ pub(crate) struct ReplayVerb {
     /// The pipeline file
     file: PathBuf,
     /// The recording of a topic; one for each topic that the file reads
-    #[arg(long = "recording", value_name = "TOPIC=DIR", value_parser = pair, required = true)]
+    #[arg(long = "recording", value_name = "TOPIC=DIR", value_parser = pair)]
     recordings: Vec<(String, String)>,
     /// The directory of the tables, by their names in the file; it has to be empty
     #[arg(long, value_name = "DIR")]
@@ -33,7 +33,7 @@ pub(crate) struct ReplayVerb {
     #[arg(long, value_name = "SEED")]
     cuts: Option<u64>,
     /// What now() is (RFC 3339); otherwise when the last record was sent
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     clock: Option<DateTime<Utc>>,
     /// A lookup that lies elsewhere: a Delta table, or a CSV, JSON or Parquet file
     #[arg(long = "table", value_name = "NAME=PATH", value_parser = pair)]
@@ -57,7 +57,10 @@ impl ReplayVerb {
         };
         let pipeline = Arc::new(replay.prepare(Arc::unwrap_or_clone(pipeline), &recordings)?);
         let printer = Arc::new(Printer::new(globals.output));
-        let clock = replay.clock.unwrap_or_else(|| recordings.last());
+        let clock = replay.clock.or(recordings.last()).unwrap_or_else(|| {
+            print_told("no record has a timestamp: now() is 1970-01-01; say --clock TIME");
+            DateTime::UNIX_EPOCH
+        });
         let deps = Deps {
             topics: Arc::new(recordings),
             clock: Arc::new(FixedClock(clock)),
@@ -71,7 +74,8 @@ impl ReplayVerb {
             killed = stop_on_signals(stopper) => killed,
         };
         printer.finish();
-        for outcome in replay.outcomes(&pipeline).await? {
+        result?;
+        for outcome in replay.outcomes().await? {
             match globals.output {
                 Format::Json => print_json(&outcome)?,
                 Format::Text => print_line(&format!(
@@ -83,6 +87,11 @@ impl ReplayVerb {
                 )),
             }
         }
-        result
+        Ok(())
     }
+}
+
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    let time = DateTime::parse_from_rfc3339(text).map(|time| time.with_timezone(&Utc));
+    time.map_err(|_| format!("`{text}` is no time; write it as 2026-01-31T08:00:00Z (RFC 3339)"))
 }

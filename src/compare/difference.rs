@@ -89,6 +89,12 @@ impl Difference {
         names.filter(|name| right.field_with_name(name).is_ok()).collect()
     }
 
+    /// Whether no row could be compared, because the tables have no column in common.
+    pub fn is_apart(&self) -> bool {
+        let Counts { left, right, common, changed, only_left, only_right } = self.rows;
+        left + right > 0 && common + changed + only_left + only_right == 0
+    }
+
     /// Whether nothing differs.
     pub fn is_none(&self) -> bool {
         let Counts { changed, only_left, only_right, .. } = self.rows;

@@ -89,7 +89,16 @@ impl TableRef {
     /// # Errors
     /// What reading it returns.
     pub(super) async fn open(&self, storage: &Storage, state: &SessionState) -> Result<Opened> {
-        let (schema, rows) = Lookup::rows(&self.spec, self.version, storage, state).await?;
+        let opened = Lookup::rows(&self.spec, self.version, storage, state).await;
+        let (schema, rows) = opened.map_err(|error| match self.version {
+            Some(version) => {
+                let text =
+                    format!("{}: version {version} is not there, or its log entries and files are gone", self.named);
+                Error::invalid(format!("{text}; `flumen diff` without @{version} takes the latest one"))
+                    .caused_by(error)
+            }
+            None => error,
+        })?;
         drop(rows);
         Ok(Opened { table: self.clone(), schema, storage: storage.clone(), state: state.clone() })
     }

@@ -52,7 +52,13 @@ impl<'de> Deserialize<'de> for Bytes {
 
 /// A line that is read.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Line {
+    /// What kcat says besides.
+    #[serde(default, rename = "tstype")]
+    _tstype: de::IgnoredAny,
+    #[serde(default, rename = "broker")]
+    _broker: de::IgnoredAny,
     topic: Option<String>,
     #[serde(default)]
     partition: i32,
@@ -64,8 +70,15 @@ struct Line {
     headers_base64: Vec<Option<String>>,
     key: Option<Bytes>,
     key_base64: Option<String>,
-    payload: Option<Bytes>,
+    /// `None`: the line does not say; `Some(None)`: a tombstone.
+    #[serde(default, deserialize_with = "said")]
+    payload: Option<Option<Bytes>>,
     payload_base64: Option<String>,
+}
+
+/// A value that is there, null or not.
+fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Bytes>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// A line that is written.
@@ -114,8 +127,10 @@ pub fn import(
             _ if bytes.trim_ascii().is_empty() => continue,
             _ => {}
         }
-        let line: Line = serde_json::from_slice(&bytes)
-            .map_err(|error| at("it is no line of `kcat -J`; write one JSON object a line").caused_by(error))?;
+        let line: Line = serde_json::from_slice(&bytes).map_err(|error| {
+            at("it is no line of `kcat -J`; write one JSON object a line, with the value as `payload_base64`")
+                .caused_by(error)
+        })?;
         if let Some(other) = line.topic.as_deref().filter(|other| *other != topic) {
             return Err(at(&format!("the record is of topic {other}, not of {topic}; record one topic at a time")));
         }
@@ -149,7 +164,12 @@ fn empty(partition: i32) -> RawBatch {
 
 fn push(batch: &mut RawBatch, offset: i64, line: Line) -> Result<(), String> {
     let key = bytes("key", line.key, line.key_base64)?;
-    let value = bytes("payload", line.payload, line.payload_base64)?;
+    if line.payload.is_none() && line.payload_base64.is_none() {
+        return Err(
+            "it has no payload; write the value as `payload_base64`, and `\"payload\": null` for a tombstone".into()
+        );
+    }
+    let value = bytes("payload", line.payload.flatten(), line.payload_base64)?;
     let mut headers: Headers = Vec::new();
     let plain = line.headers.into_iter().map(|it| it.map(|it| it.0));
     let coded = line.headers_base64.into_iter().enumerate().map(|(i, it)| match it {

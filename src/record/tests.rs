@@ -261,16 +261,21 @@ fn lines_of_kcat_and_of_hands_are_read() {
         \"headers\":[\"h\",\"v\"],\"key\":\"k\",\"payload\":\"\\n\xff\\u0007\"}\n";
     let (_, batches) = read(kcat).unwrap();
     assert_eq!((batches[0].values.value(0), batches[0].timestamps[0]), (&b"\n\xff\x07"[..], 12));
-    let (ranges, batches) = read(b"{\"payload\":\"a\"}\n\n{\"payload_base64\":\"/w==\"}\n{}").unwrap();
+    let (ranges, batches) = read(b"{\"payload\":\"a\"}\n\n{\"payload_base64\":\"/w==\"}\n{\"payload\":null}").unwrap();
     assert_eq!((ranges[0].from, ranges[0].to, &batches[0].values.nulls[..]), (0, 3, &[2][..]));
     let why = |lines: &str| {
         let error = import(&mut lines.as_bytes(), Path::new("l"), "t", &mut |_| Ok(())).unwrap_err();
         error.message().to_owned()
     };
-    assert!(why("{}\nnonsense").starts_with("l:2: it is no line of `kcat -J`"));
-    assert!(why("{\"topic\":\"u\"}").contains("of topic u, not of t"));
-    assert!(why("{\"offset\":3}\n{\"offset\":3}").contains("offset 3 of partition 0 comes after offset 3"));
+    assert!(why("{\"payload\":null}\nnonsense").starts_with("l:2: it is no line of `kcat -J`"));
+    assert!(why("{\"topic\":\"t\"}").contains("it has no payload"));
+    assert!(why("{\"ad_id\":\"ad-1\"}").contains("with the value as `payload_base64`"));
+    assert!(why("{\"topic\":\"u\",\"payload\":null}").contains("of topic u, not of t"));
+    assert!(
+        why("{\"offset\":3,\"payload\":null}\n{\"offset\":3,\"payload\":null}")
+            .contains("offset 3 of partition 0 comes after offset 3")
+    );
     assert!(why("{\"payload\":\"a\",\"payload_base64\":\"\"}").contains("write one of both"));
     assert!(why("{\"payload_base64\":\"*\"}").contains("payload_base64"));
-    assert!(why("{\"headers\":[\"h\"]}").contains("a name without a value"));
+    assert!(why("{\"headers\":[\"h\"],\"payload\":null}").contains("a name without a value"));
 }

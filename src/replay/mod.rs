@@ -3,7 +3,6 @@
 mod recordings;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
@@ -16,7 +15,7 @@ use crate::content::RowsHash;
 use crate::error::{Error, Result};
 use crate::lookup::Lookup;
 use crate::offsets::Start;
-use crate::pipeline::{LookupFormat, LookupSpec, Pipeline, SinkSpec};
+use crate::pipeline::{LookupFormat, LookupSpec, Pipeline};
 use crate::storage::Storage;
 
 /// Pieces that `cuts` make of a recording, about, where nothing else says how large they are.
@@ -38,7 +37,7 @@ pub struct Replay {
 /// What a replay made of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outcome {
-    /// Its name in the file.
+    /// Its name: a sink's, or that of a table beside one.
     pub table: String,
     /// Where it lies.
     pub location: String,
@@ -91,24 +90,33 @@ impl Replay {
         Ok(pipeline)
     }
 
-    /// What the replay made of each of the pipeline's tables, in the order of the file.
+    /// What the replay made: each table under [`Replay::into`], those of dead letters and of rows apart too, by name.
     ///
     /// # Errors
     /// What reading a table returns.
-    pub async fn outcomes(&self, pipeline: &Pipeline) -> Result<Vec<Outcome>> {
+    pub async fn outcomes(&self) -> Result<Vec<Outcome>> {
+        let mut tables: Vec<PathBuf> = match self.into.read_dir() {
+            Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+            // Nothing was written.
+            Err(_) => return Ok(Vec::new()),
+        };
+        tables.retain(|table| table.join("_delta_log").is_dir());
+        tables.sort();
         let mut outcomes = Vec::new();
-        for sink in pipeline.sinks.iter().filter(|sink| Path::new(&sink.location).is_dir()) {
-            outcomes.push(outcome(sink).await?);
+        for table in tables {
+            outcomes.push(outcome(&table).await?);
         }
         Ok(outcomes)
     }
 }
 
-async fn outcome(sink: &SinkSpec) -> Result<Outcome> {
+async fn outcome(table: &Path) -> Result<Outcome> {
+    let name = table.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let location = table.to_string_lossy().into_owned();
     let spec = LookupSpec {
-        name: sink.name.clone(),
+        name: name.clone(),
         format: LookupFormat::Delta,
-        location: sink.location.clone(),
+        location: location.clone(),
         options: Default::default(),
         declared: None,
     };
@@ -116,12 +124,7 @@ async fn outcome(sink: &SinkSpec) -> Result<Outcome> {
     let (columns, mut rows) = Lookup::rows(&spec, None, &Storage::new(), &state).await?;
     let mut hash = RowsHash::default();
     while let Some(batch) = rows.next().await {
-        hash.add(&batch?).map_err(|e| Error::unavailable(format!("table {} has no hash: {e}", sink.name)))?;
+        hash.add(&batch?).map_err(|e| Error::unavailable(format!("table {name} has no hash: {e}")))?;
     }
-    Ok(Outcome {
-        table: sink.name.clone(),
-        location: sink.location.clone(),
-        rows: hash.rows(),
-        sha256: hash.sha256(&Arc::clone(&columns)),
-    })
+    Ok(Outcome { table: name, location, rows: hash.rows(), sha256: hash.sha256(&columns) })
 }

@@ -30,6 +30,13 @@ impl Recordings {
     pub fn open(named: &[(String, PathBuf)]) -> Result<Self> {
         let mut all = Self::default();
         for (topic, dir) in named {
+            if !dir.is_dir() {
+                return Err(Error::invalid(format!(
+                    "--recording {topic}={}: there is no such directory; `flumen record` makes it, from a topic or \
+                     (--from-kcat) from lines of JSON",
+                    dir.display()
+                )));
+            }
             let log = RecordingLog::open(dir)?;
             if log.topic() != topic {
                 return Err(Error::invalid(format!(
@@ -53,9 +60,9 @@ impl Recordings {
         self.records
     }
 
-    /// When the last record was sent; the epoch when there is none.
-    pub fn last(&self) -> DateTime<Utc> {
-        self.last.unwrap_or(DateTime::UNIX_EPOCH)
+    /// When the last record was sent; `None` when no record says.
+    pub fn last(&self) -> Option<DateTime<Utc>> {
+        self.last
     }
 
     /// Whether each topic of the pipeline has a recording, and each recording is of one of them.

@@ -117,6 +117,8 @@ fn versions_recordings_and_columns_are_compared() {
     finish(&mut Broker::shared().flumen(root, ["run", "land.sql", "--available-now"])).exits(0);
     diff(root, &["tables/landed", "tables/landed@2"]).exits(0);
     assert_eq!(rows(&diff(root, &["tables/landed@1", "tables/landed"]).exits(3)), counts(60, 100, 60, 0, [0, 40]));
+    let none = diff(root, &["tables/landed", "tables/landed@99"]).exits(2);
+    assert!(none.stderr.contains("version 99 is not there"), "{}", none.stderr);
     for dir in ["first", "second"] {
         let words = ["record", "--brokers", Broker::shared().address(), "--topic", &topic, "--into", dir];
         finish(&mut flumen(root, words)).exits(0);

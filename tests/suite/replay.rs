@@ -59,10 +59,13 @@ fn a_replay_gives_the_rows_of_the_live_run_whatever_the_micro_batches_are() {
         assert_eq!(rows(&root.join(&into).join("scored_impressions")), rows(&root.join("tables/scored_impressions")));
         let letters = root.join(&into).join("scored_impressions_dead_letters");
         assert_eq!(delta::read_with_python(&letters).rows.len(), 1);
+        let names: Vec<_> = outcome.iter().map(|table| table["table"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(names, ["scored_impressions", "scored_impressions_dead_letters"]);
         hashes.push(outcome);
     }
     for outcome in &hashes {
         assert_eq!(outcome[0]["sha256"], hashes[0][0]["sha256"]);
+        assert_eq!(outcome[1]["sha256"], hashes[0][1]["sha256"]);
         assert_eq!(outcome[0]["rows"], rows(&root.join("tables/scored_impressions")).len());
     }
 }
@@ -121,11 +124,11 @@ fn what_cannot_be_replayed_says_why_and_leaves_nothing() {
     };
     let good = format!("{topic}=recording");
     assert!(wrong("other=recording", &[]).contains(&format!("it is a recording of topic {topic}")));
-    assert!(wrong(&format!("{topic}=nowhere"), &[]).contains("nowhere cannot be read"));
+    assert!(wrong(&format!("{topic}=nowhere"), &[]).contains("there is no such directory"));
     assert!(
         wrong(&good, &["--table", "content_with_category=x.csv"]).contains("did you mean `content_with_categories`?")
     );
-    assert!(wrong(&good, &["--clock", "noon"]).contains("--clock"));
+    assert!(wrong(&good, &["--clock", "noon"]).contains("write it as 2026-01-31T08:00:00Z"));
     assert!(wrong(&good, &["--batch-rows", "0"]).contains("--batch-rows"));
     let part = root.join("recording/partition-00000-00000.parquet");
     let whole = std::fs::read(&part).unwrap();

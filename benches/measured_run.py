@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from spark.measure import most_resident
+
 
 class Run(NamedTuple):
     """Seconds of wall and CPU time (own process, all threads), the most memory, and when the first commit was told."""
@@ -33,8 +35,8 @@ def measured_run(binary, root, file, records, text=None, options=()):
     process = subprocess.Popen(
         [binary, "--root", str(root), "-o", "json", "run", file, "--available-now", *options],
         stdout=subprocess.PIPE, text=True)
-    first, progress, over, most = None, [], threading.Event(), []
-    watcher = threading.Thread(target=most_resident, args=(process.pid, over, most), daemon=True)
+    first, progress, over, most = None, [], threading.Event(), [0]
+    watcher = threading.Thread(target=watch, args=(process.pid, over, most), daemon=True)
     watcher.start()
     for line in process.stdout:
         first = first or time.monotonic() - start
@@ -47,17 +49,12 @@ def measured_run(binary, root, file, records, text=None, options=()):
     read = sum(one["numInputRows"] for one in progress)
     if process.returncode != 0 or read != records:
         sys.exit(f"the run ended with {process.returncode} after {read} of {records} records")
-    return Run(wall, usage.ru_utime + usage.ru_stime, max(most) / 1024, first, progress)
+    return Run(wall, usage.ru_utime + usage.ru_stime, max(most) / 1e6, first, progress)
 
 
-def most_resident(pid, over, most):
-    """Notes the most KB that a process held so far, until it is over. What wait4 says of it counts this process, too,
-    which the child was before it began with its own program."""
-    most.append(0)
+def watch(pid, over, most):
+    """Notes the most bytes that a process held so far, until it is over. What wait4 says of it counts this process,
+    too, which the child was before it began with its own program."""
     while not over.is_set():
-        try:
-            with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-                most.extend(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
-        except (FileNotFoundError, ProcessLookupError):
-            return
+        most.append(most_resident(pid))
         over.wait(0.01)

@@ -44,7 +44,7 @@ class Process:
                 # utime, stime, and both of the children that it waited for.
                 cpu += sum(int(field) for field in fields[11:15])
                 resident += int(fields[21])
-                self.largest = max(self.largest, _most_resident(pid))
+                self.largest = max(self.largest, most_resident(pid))
             if resident:
                 self.times.append(time.time_ns())
                 self.cpu.append(cpu / TICK)
@@ -155,7 +155,7 @@ def _stat(pid):
         return None
 
 
-def _most_resident(pid):
+def most_resident(pid):
     """The most bytes that a process held so far."""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:

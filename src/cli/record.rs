@@ -154,7 +154,7 @@ impl Record {
         seen: &Arc<Seen>,
     ) -> Result<(RecordingWriter, Vec<PartitionRange>)> {
         let identity = log.identity().await?;
-        let salt = self.redact_salt.as_ref().map(|salt| environment.fill(salt)).transpose()?;
+        let salt = self.salt(environment)?;
         let asked = self.asked(values, salt.as_deref());
         let before = Journal::read(into)?.filter(|before| before.asked == asked && before.identity() == identity);
         let journal = match before {
@@ -163,8 +163,8 @@ impl Record {
                 let slice = Slice { from: self.from.clone(), to: self.to.clone(), limit: self.limit };
                 let ranges = slice.resolve(log, &identity.topic).await?;
                 // One that is given is given again by whoever goes on: it stays out of the file.
-                let drawn = salt.is_none().then(|| clock::system().new_id().to_string());
-                Journal { asked, salt: drawn.unwrap_or_default(), ..Journal::new(&identity, &ranges) }
+                let drawn = if salt.is_none() { drawn_salt() } else { String::new() };
+                Journal { asked, salt: drawn, ..Journal::new(&identity, &ranges) }
             }
         };
         let ranges = journal.ranges();
@@ -201,9 +201,8 @@ impl Record {
         values: Option<&Values>,
         seen: &Seen,
     ) -> Result<(RecordingWriter, Vec<PartitionRange>)> {
-        let salt = self.redact_salt.as_ref().map(|salt| environment.fill(salt)).transpose()?;
-        let salt = salt.unwrap_or_else(|| clock::system().new_id().to_string());
-        let treatment = self.treatment(values, &salt)?;
+        let salt = self.salt(environment)?;
+        let treatment = self.treatment(values, &salt.unwrap_or_else(drawn_salt))?;
         let path = resolved(environment, lines);
         let mut input: Box<dyn BufRead> = match lines.to_str() {
             Some("-") => Box::new(io::stdin().lock()),
@@ -219,10 +218,8 @@ impl Record {
             RecordingWriter::begin(into, before)?.discard()?;
         }
         let mut writer = RecordingWriter::begin(into, Journal { asked, ..Journal::new(&identity, &[]) })?;
-        let ranges = record::import(&mut *input, lines, topic, &mut |batch| {
-            let batch = treatment.apply(batch.clone(), seen)?;
-            writer.write(&batch)
-        });
+        let ranges =
+            record::import(&mut *input, lines, topic, &mut |batch| writer.write(&treatment.apply(batch, seen)?));
         match ranges {
             Ok(ranges) => Ok((writer, ranges)),
             Err(error) => writer.discard().and(Err(error)),
@@ -273,6 +270,11 @@ impl Record {
         Ok(Some(Values { descriptors, message }))
     }
 
+    /// The salt that is given.
+    fn salt(&self, environment: &Environment) -> Result<Option<String>> {
+        self.redact_salt.as_ref().map(|salt| environment.fill(salt)).transpose()
+    }
+
     fn treatment(&self, values: Option<&Values>, salt: &str) -> Result<Treatment> {
         let message = values.map(|values| &values.message);
         let redaction = match self.redact.is_empty() {
@@ -302,6 +304,10 @@ impl Record {
         add("redact-salt", salt.map(|salt| hex::encode(&Sha256::digest(salt)[..8])));
         asked
     }
+}
+
+fn drawn_salt() -> String {
+    clock::system().new_id().to_string()
 }
 
 fn resolved(environment: &Environment, path: &Path) -> PathBuf {

@@ -83,12 +83,6 @@ impl Difference {
         Self { tables, columns_changed: changed, rows: Counts::default(), columns: Vec::new(), samples: Vec::new() }
     }
 
-    /// The columns that both have.
-    pub(super) fn common_columns(&self, left: &SchemaRef, right: &SchemaRef) -> Vec<String> {
-        let names = left.fields().iter().map(|field| field.name().clone());
-        names.filter(|name| right.field_with_name(name).is_ok()).collect()
-    }
-
     /// Whether no row could be compared, because the tables have no column in common.
     pub fn is_apart(&self) -> bool {
         let Counts { left, right, common, changed, only_left, only_right } = self.rows;

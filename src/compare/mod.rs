@@ -53,7 +53,8 @@ pub async fn compare(left: &TableRef, right: &TableRef, question: &Question, mem
     let (one, two) = (left.open(&storage, &session.state()).await?, right.open(&storage, &session.state()).await?);
     let typed = left.has_types() && right.has_types();
     let mut difference = Difference::new([&left.named, &right.named], [&one.schema, &two.schema], typed);
-    let common: Vec<String> = difference.common_columns(&one.schema, &two.schema);
+    let names = one.schema.fields().iter().map(|field| field.name().clone());
+    let common: Vec<String> = names.filter(|name| two.schema.field_with_name(name).is_ok()).collect();
     if let Some(missing) = question.key.iter().find(|key| !common.contains(key)) {
         let meant = did_you_mean(missing, common.iter().map(String::as_str)).unwrap_or_default();
         return Err(Error::invalid(format!("--key: column `{missing}` is not in both tables; {meant}")));

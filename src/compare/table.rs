@@ -51,10 +51,7 @@ impl TableRef {
         if version.is_some() && format != LookupFormat::Delta {
             return Err(Error::invalid(format!("{named}: only Delta tables have versions; leave @… out")));
         }
-        let options = match format {
-            LookupFormat::Csv => [("format.has_header".to_owned(), "true".to_owned())].into(),
-            _ => Default::default(),
-        };
+        let options = format.usual_options();
         let spec = LookupSpec { name: path.to_owned(), format, location, options, declared: None };
         Ok(Self { named: named.to_owned(), spec, version })
     }
@@ -62,20 +59,14 @@ impl TableRef {
 
 fn format(location: &str) -> Option<LookupFormat> {
     let path = Path::new(location);
-    let by_name = |path: &Path| match path.extension().and_then(|extension| extension.to_str()) {
-        Some("parquet") => Some(LookupFormat::Parquet),
-        Some("csv") => Some(LookupFormat::Csv),
-        Some("json" | "jsonl" | "ndjson") => Some(LookupFormat::Json),
-        _ => None,
-    };
-    if location.contains("://") || path.join("_delta_log").is_dir() {
-        return by_name(path).or(Some(LookupFormat::Delta));
+    if let Some(format) = LookupFormat::at(path) {
+        return Some(format);
     }
-    if path.is_dir() {
-        let files = path.read_dir().ok()?.flatten().map(|entry| entry.path());
-        return files.filter(|file| !file.ends_with("manifest.json")).find_map(|file| by_name(&file));
+    if location.contains("://") {
+        return Some(LookupFormat::Delta);
     }
-    by_name(path)
+    let files = path.read_dir().ok()?.flatten().map(|entry| entry.path());
+    files.filter(|file| !file.ends_with("manifest.json")).find_map(|file| LookupFormat::at(&file))
 }
 
 impl TableRef {

@@ -20,7 +20,6 @@ use super::letter_log::LetterTopics;
 use super::records::{Letters, RecordCounts};
 use super::session::{QuerySession, SessionParts};
 use super::topic::Slice;
-use super::topic::read_what_is_left;
 use super::versions::Versions;
 use super::write::{Gate, watched, write_all};
 use super::{Deps, letter, selection};
@@ -216,7 +215,6 @@ impl<'a> Retry<'a> {
             litter: Litter::default(),
         };
         let written = write_all(&plan, &session.task_context(), &gate, writers).await;
-        let left = if written.is_ok() { read_what_is_left(plan.as_ref()).await } else { Ok(()) };
         counts.iter().for_each(|counts| counts.close());
         let mut decoded = Vec::new();
         for (topic, post) in posts {
@@ -224,7 +222,6 @@ impl<'a> Retry<'a> {
             decoded.extend(good(&letters, &topic, &bad).into_iter().map(|letters| (topic.clone(), letters)));
         }
         let mut written = written?;
-        left?;
         let adds = written.close().await?;
         let quarantine = written.close_quarantine(&gate.sink).await?;
         let mut records = Records::default();

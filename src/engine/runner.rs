@@ -12,7 +12,6 @@ use super::letter;
 use super::position::Lost;
 use super::query_plan::Executable;
 use super::records::{Letters, RecordCounts};
-use super::topic::read_what_is_left;
 use super::write::{Gate, Written, write_all};
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
@@ -145,17 +144,7 @@ impl Runner {
         let writers = self.writers.into_iter().map(|writer| writer.noting(&self.gate.litter)).collect();
         let written = match planned.executable.take() {
             None => Err(Error::unavailable("a micro-batch was run twice; run again")),
-            Some((plan, context)) => match write_all(&plan, &context, &self.gate, writers).await {
-                // A join with nothing to join asks for no record: broken ones have to be found all the same.
-                Ok(written) => match read_what_is_left(plan.as_ref()).await {
-                    Ok(()) => Ok(written),
-                    Err(error) => {
-                        written.abort().await;
-                        Err(error)
-                    }
-                },
-                failed => failed,
-            },
+            Some((plan, context)) => write_all(&plan, &context, &self.gate, writers).await,
         };
         planned.shares.iter().for_each(|share| share.counts.close());
         let letters = all_written(writing).await;

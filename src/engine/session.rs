@@ -19,7 +19,7 @@ use super::{Deps, selection};
 use crate::error::Result;
 use crate::lookup::Lookup;
 use crate::model::{self, Model, ModelUdf};
-use crate::pipeline::{LookupFormat, LookupSpec, ModelSpec, Pipeline, QuerySpec};
+use crate::pipeline::{LookupSpec, ModelSpec, Pipeline, QuerySpec};
 use crate::registry::Registry;
 use crate::storage::Storage;
 
@@ -98,14 +98,7 @@ impl QuerySession {
             session.add_lookup(spec, deps).await?;
         }
         for spec in pipeline.sinks.iter().filter(|s| parts.tables.contains(&s.name)) {
-            let lookup = LookupSpec {
-                name: spec.name.clone(),
-                format: LookupFormat::Delta,
-                location: spec.location.clone(),
-                options: Default::default(),
-                declared: None,
-            };
-            session.add_lookup(&lookup, deps).await?;
+            session.add_lookup(&LookupSpec::delta(&spec.name, &spec.location), deps).await?;
         }
         for spec in pipeline.models.iter().filter(|m| parts.models.contains(&m.name)) {
             session.add_model(spec)?;

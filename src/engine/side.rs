@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::fault_point;
 use crate::memory::Memory;
-use crate::pipeline::{LookupFormat, LookupSpec, Pipeline, QuerySpec, SinkSpec};
+use crate::pipeline::{LookupSpec, Pipeline, QuerySpec, SinkSpec};
 use crate::sink::{DeltaSink, Owner, SideCommit, SideFiles, SinkWriter, TableUpkeep};
 use crate::storage::{self, Storage};
 
@@ -25,13 +25,7 @@ pub fn side_table(pipeline: &Pipeline, name: &str) -> Option<LookupSpec> {
             _ => None,
         }
     })?;
-    Some(LookupSpec {
-        name: name.to_string(),
-        format: LookupFormat::Delta,
-        location,
-        options: BTreeMap::new(),
-        declared: None,
-    })
+    Some(LookupSpec::delta(name, location))
 }
 
 /// The side tables that a query may write.

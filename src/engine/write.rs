@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::quarantine;
 use super::side::SideTables;
+use super::topic::read_what_is_left;
 use crate::clock;
 use crate::contract::{Broken, ContractEnforcer, Violation, watch_casts};
 use crate::error::{Alarm, Error, Result};
@@ -61,7 +62,7 @@ pub(crate) struct Written {
     first: Option<String>,
 }
 
-/// Runs each partition of `plan` into the writer of its number.
+/// Runs each partition of `plan` into the writer of its number, and reads its topics to their ends.
 ///
 /// # Errors
 /// The first error of any partition, after the files of all of them were abandoned.
@@ -90,7 +91,11 @@ pub(crate) async fn write_all(
         failed.get_or_insert(error);
         tasks.abort_all();
     }
-    let failed = failed.or_else(|| all.too_many(&gate.sink));
+    let mut failed = failed.or_else(|| all.too_many(&gate.sink));
+    if failed.is_none() {
+        // A join with nothing to join asks for no record: broken ones have to be found all the same.
+        failed = read_what_is_left(plan.as_ref()).await.err();
+    }
     let Some(error) = failed else { return Ok(all) };
     all.abort().await;
     Err(error)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -216,6 +216,19 @@ pub struct LookupSpec {
     pub declared: Option<SchemaRef>,
 }
 
+impl LookupSpec {
+    /// The Delta table at `location`, with the columns that it has.
+    pub fn delta(name: impl Into<String>, location: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            format: LookupFormat::Delta,
+            location: location.into(),
+            options: BTreeMap::new(),
+            declared: None,
+        }
+    }
+}
+
 /// How a lookup is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookupFormat {
@@ -227,6 +240,27 @@ pub enum LookupFormat {
     Csv,
     /// A file of JSON lines or a directory of them.
     Json,
+}
+
+impl LookupFormat {
+    /// The format of what lies at a path: of a file by its name, of a directory by what a Delta table has. `None` when
+    /// neither tells.
+    pub fn at(path: &Path) -> Option<Self> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("csv") => Some(LookupFormat::Csv),
+            Some("parquet") => Some(LookupFormat::Parquet),
+            Some("json" | "jsonl" | "ndjson") => Some(LookupFormat::Json),
+            _ => path.join("_delta_log").is_dir().then_some(LookupFormat::Delta),
+        }
+    }
+
+    /// The options of a reader that nobody has told anything: the first line of a CSV file has the names.
+    pub fn usual_options(self) -> BTreeMap<String, String> {
+        match self {
+            LookupFormat::Csv => BTreeMap::from([("format.has_header".to_owned(), "true".to_owned())]),
+            LookupFormat::Delta | LookupFormat::Parquet | LookupFormat::Json => BTreeMap::new(),
+        }
+    }
 }
 
 /// `CREATE FUNCTION`: a model from a file.

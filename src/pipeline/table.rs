@@ -49,18 +49,8 @@ fn elsewhere(
     declared: LookupFormat,
     options: BTreeMap<String, String>,
 ) -> (LookupFormat, String, BTreeMap<String, String>) {
-    let format = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("csv") => LookupFormat::Csv,
-        Some("parquet") => LookupFormat::Parquet,
-        Some("json" | "jsonl" | "ndjson") => LookupFormat::Json,
-        _ if path.join("_delta_log").is_dir() => LookupFormat::Delta,
-        _ => declared,
-    };
-    let options = match format {
-        format if format == declared => options,
-        LookupFormat::Csv => BTreeMap::from([("format.has_header".to_owned(), "true".to_owned())]),
-        _ => BTreeMap::new(),
-    };
+    let format = LookupFormat::at(&path).unwrap_or(declared);
+    let options = if format == declared { options } else { format.usual_options() };
     (format, path.to_string_lossy().into_owned(), options)
 }
 

@@ -111,7 +111,7 @@ pub fn import(
     lines: &mut dyn BufRead,
     from: &Path,
     topic: &str,
-    take: &mut dyn FnMut(&RawBatch) -> Result<()>,
+    take: &mut dyn FnMut(RawBatch) -> Result<()>,
 ) -> Result<Vec<PartitionRange>> {
     let mut batches: BTreeMap<i32, RawBatch> = BTreeMap::new();
     let mut ranges: BTreeMap<i32, PartitionRange> = BTreeMap::new();
@@ -150,10 +150,10 @@ pub fn import(
         let batch = batches.entry(partition).or_insert_with(|| empty(partition));
         push(batch, offset, line).map_err(|why| at(&why))?;
         if batch.len() == BATCH_RECORDS || batch.bytes() > BATCH_BYTES {
-            take(&std::mem::replace(batch, empty(partition)))?;
+            take(std::mem::replace(batch, empty(partition)))?;
         }
     }
-    batches.values().try_for_each(take)?;
+    batches.into_values().try_for_each(take)?;
     Ok(ranges.into_values().collect())
 }
 
@@ -230,10 +230,8 @@ pub async fn export(log: &RecordingLog, out: &mut (dyn Write + Send)) -> Result<
 }
 
 fn told<'a>(topic: &'a str, batch: &'a RawBatch, row: usize) -> Told<'a> {
-    let is_null = |payloads: &Payloads| payloads.nulls.binary_search(&(row as u32)).is_ok();
-    let of = |payloads: &'a Payloads| (!is_null(payloads)).then(|| payloads.value(row));
-    let key = batch.keys.as_ref().and_then(of);
-    let value = of(&batch.values);
+    let key = batch.keys.as_ref().and_then(|keys| keys.get(row));
+    let value = batch.values.get(row);
     let text = |bytes: Option<&'a [u8]>| bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
     let coded = |bytes: Option<&[u8]>| bytes.filter(|b| std::str::from_utf8(b).is_err()).map(|b| STANDARD.encode(b));
     let headers = batch.headers.as_ref().map_or(&[][..], |headers| &headers[row]);

@@ -76,19 +76,16 @@ impl Redaction {
         let mut broken = Vec::new();
         let mut values = Payloads::default();
         let mut kept: Vec<u32> = Vec::with_capacity(batch.len());
-        let mut nulls = batch.values.nulls.iter().copied().peekable();
-        let mut value = Vec::new();
-        for row in 0..batch.len() {
-            if nulls.next_if_eq(&(row as u32)).is_some() {
-                values.push(None);
-            } else {
-                value.clear();
-                if let Err(error) = rewrite::message(&self.root, &self.disguise, batch.values.value(row), &mut value) {
+        let mut rewritten = Vec::new();
+        for (row, value) in batch.values.iter().enumerate() {
+            if let Some(value) = value {
+                rewritten.clear();
+                if let Err(error) = rewrite::message(&self.root, &self.disguise, value, &mut rewritten) {
                     broken.push((row, format!("it is no {}: {error}", self.message)));
                     continue;
                 }
-                values.push(Some(&value));
             }
+            values.push(value.map(|_| &rewritten[..]));
             kept.push(row as u32);
         }
         let mut redacted = batch.only(&kept);
@@ -100,12 +97,9 @@ impl Redaction {
 
     fn hide_key(&self, batch: &mut RawBatch) {
         let (Some(how), Some(keys)) = (self.key, &batch.keys) else { return };
-        let mut nulls = keys.nulls.iter().copied().peekable();
         let mut hidden = Payloads::default();
-        for row in 0..keys.len() {
-            let is_null = nulls.next_if_eq(&(row as u32)).is_some();
-            let key = (!is_null).then(|| self.disguise.payload(how, keys.value(row))).flatten();
-            hidden.push(key.as_deref());
+        for key in keys.iter() {
+            hidden.push(key.and_then(|key| self.disguise.payload(how, key)).as_deref());
         }
         batch.keys = Some(hidden);
     }

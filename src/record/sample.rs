@@ -49,9 +49,9 @@ impl Sample {
             place.extend(batch.offsets[row].to_le_bytes());
             is_in(&place)
         };
-        let row_is_in = |row: usize| match &batch.keys {
-            Some(keys) if keys.nulls.binary_search(&(row as u32)).is_err() => is_in(keys.value(row)),
-            _ => of_place(row),
+        let row_is_in = |row: usize| match batch.keys.as_ref().and_then(|keys| keys.get(row)) {
+            Some(key) => is_in(key),
+            None => of_place(row),
         };
         (0..batch.len()).filter(|&row| row_is_in(row)).map(|row| row as u32).collect()
     }

@@ -235,7 +235,7 @@ async fn lines_of_json_give_the_records_back() {
     assert!(text.contains(r#""payload_base64":"/wA=""#), "{text}");
     let mut batches = Vec::new();
     let ranges = import(&mut &lines[..], Path::new("lines"), "t", &mut |batch| {
-        batches.push(batch.clone());
+        batches.push(batch);
         Ok(())
     });
     let bounds: Vec<_> = ranges.unwrap().iter().map(|r| (r.partition, r.from, r.to)).collect();
@@ -250,8 +250,8 @@ fn lines_of_kcat_and_of_hands_are_read() {
     let mut batches = Vec::new();
     let mut read = |lines: &[u8]| {
         batches.clear();
-        let take = &mut |batch: &RawBatch| {
-            batches.push(batch.clone());
+        let take = &mut |batch: RawBatch| {
+            batches.push(batch);
             Ok(())
         };
         import(&mut &lines[..], Path::new("lines.jsonl"), "t", take).map(|ranges| (ranges, batches.clone()))

@@ -15,7 +15,7 @@ use crate::content::RowsHash;
 use crate::error::{Error, Result};
 use crate::lookup::Lookup;
 use crate::offsets::Start;
-use crate::pipeline::{LookupFormat, LookupSpec, Pipeline};
+use crate::pipeline::{LookupSpec, Pipeline};
 use crate::storage::Storage;
 
 /// Pieces that `cuts` make of a recording, about, where nothing else says how large they are.
@@ -113,13 +113,7 @@ impl Replay {
 async fn outcome(table: &Path) -> Result<Outcome> {
     let name = table.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let location = table.to_string_lossy().into_owned();
-    let spec = LookupSpec {
-        name: name.clone(),
-        format: LookupFormat::Delta,
-        location: location.clone(),
-        options: Default::default(),
-        declared: None,
-    };
+    let spec = LookupSpec::delta(&name, &location);
     let state = SessionContext::new().state();
     let (columns, mut rows) = Lookup::rows(&spec, None, &Storage::new(), &state).await?;
     let mut hash = RowsHash::default();

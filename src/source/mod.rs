@@ -164,11 +164,19 @@ impl Payloads {
     #[must_use]
     pub fn only(&self, rows: &[u32]) -> Payloads {
         let mut only = Payloads::default();
-        for row in rows {
-            let is_null = self.nulls.binary_search(row).is_ok();
-            only.push((!is_null).then(|| self.value(*row as usize)));
-        }
+        rows.iter().for_each(|row| only.push(self.get(*row as usize)));
         only
+    }
+
+    /// The byte string of record `row`; `None` for a null.
+    pub fn get(&self, row: usize) -> Option<&[u8]> {
+        (self.nulls.is_empty() || self.nulls.binary_search(&(row as u32)).is_err()).then(|| self.value(row))
+    }
+
+    /// All byte strings; `None` for a null.
+    pub fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let mut nulls = self.nulls.iter().peekable();
+        (0..self.len()).map(move |row| nulls.next_if_eq(&&(row as u32)).is_none().then(|| self.value(row)))
     }
 
     /// The bytes of record `row`; empty for a null (see [`Payloads::nulls`]).

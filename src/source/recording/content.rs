@@ -24,16 +24,12 @@ pub(super) struct Content {
 impl Content {
     /// Adds records of the partition, in offset order over all calls.
     pub(super) fn add(&mut self, batch: &RawBatch) {
-        let mut nulls = Nulls::of(&batch.values);
-        let mut key_nulls = batch.keys.as_ref().map(Nulls::of);
-        for row in 0..batch.len() {
+        let mut keys = batch.keys.as_ref().map(Payloads::iter);
+        for (row, value) in batch.values.iter().enumerate() {
             self.hash.update(batch.offsets[row].to_le_bytes());
             self.hash.update(batch.timestamps[row].to_le_bytes());
-            match (&batch.keys, &mut key_nulls) {
-                (Some(keys), Some(nulls)) => self.text(nulls.value(keys, row)),
-                _ => self.text(None),
-            }
-            self.text(nulls.value(&batch.values, row));
+            self.text(keys.as_mut().and_then(Iterator::next).flatten());
+            self.text(value);
             let headers = batch.headers.as_ref().map_or(&[][..], |headers| &headers[row]);
             self.hash.update((headers.len() as u32).to_le_bytes());
             for (key, value) in headers {
@@ -56,19 +52,5 @@ impl Content {
     pub(super) fn counted(&self) -> Counted {
         let sha256 = hex::encode(self.hash.clone().finalize());
         Counted { records: self.records, bytes: self.bytes, sha256: Some(sha256) }
-    }
-}
-
-/// Which byte strings are null, asked in order.
-struct Nulls<'a>(std::iter::Peekable<std::iter::Copied<std::slice::Iter<'a, u32>>>);
-
-impl<'a> Nulls<'a> {
-    fn of(payloads: &'a Payloads) -> Self {
-        Self(payloads.nulls.iter().copied().peekable())
-    }
-
-    fn value<'p>(&mut self, payloads: &'p Payloads, row: usize) -> Option<&'p [u8]> {
-        let is_null = self.0.next_if_eq(&(row as u32)).is_some();
-        (!is_null).then(|| payloads.value(row))
     }
 }

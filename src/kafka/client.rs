@@ -251,7 +251,13 @@ impl KafkaClient {
         let shared = Arc::clone(&self.shared);
         self.about(topic, move |consumer, topic, partitions, limit| {
             let stable = list_offsets(consumer, topic, partitions, Offset::End, limit)?;
-            let all = list_offsets(shared.uncommitted()?, topic, partitions, Offset::End, limit)?;
+            let sees_all = shared.uncommitted()?;
+            // A client knows the leaders that it has asked for. Of one that is gone librdkafka says "unknown
+            // partition", and does not ask again.
+            if find_partitions(sees_all, topic, limit)?.is_none() {
+                return Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition));
+            }
+            let all = list_offsets(sees_all, topic, partitions, Offset::End, limit)?;
             let behind = |(partition, end): (i32, i64)| {
                 let stable = stable.get(&partition)?;
                 Some((partition, u64::try_from(end - stable).ok().filter(|behind| *behind > 0)?))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 /// Where the time of day and the identity of an attempt come from.
@@ -40,6 +41,27 @@ pub struct FixedClock(pub DateTime<Utc>);
 impl Clock for FixedClock {
     fn now(&self) -> DateTime<Utc> {
         self.0
+    }
+
+    fn new_id(&self) -> Uuid {
+        SystemClock.new_id()
+    }
+}
+
+/// A clock that stands still until it is set.
+#[derive(Debug, Default)]
+pub struct SetClock(Mutex<DateTime<Utc>>);
+
+impl SetClock {
+    /// It is `time` from here on.
+    pub fn set(&self, time: DateTime<Utc>) {
+        *self.0.lock() = time;
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> DateTime<Utc> {
+        *self.0.lock()
     }
 
     fn new_id(&self) -> Uuid {

@@ -28,6 +28,16 @@ impl ErrorKind {
             ErrorKind::Fenced => 4,
         }
     }
+
+    /// The kind in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::Unavailable => "unavailable",
+            ErrorKind::Invalid => "invalid",
+            ErrorKind::Violated => "violated",
+            ErrorKind::Fenced => "fenced",
+        }
+    }
 }
 
 /// What somebody has to look at, whoever started the run.

@@ -23,6 +23,7 @@ pub mod registry;
 pub mod source;
 
 // What happens with it, and where it goes.
+pub mod cases;
 pub mod compare;
 pub mod contract;
 pub mod engine;

@@ -2,9 +2,10 @@
 
 use clap::Args;
 
+use super::difference::rows_that_differ;
 use super::output::{print_json, print_line};
 use super::{Format, Globals, Inputs, load};
-use crate::compare::{Counts, Difference, Question, RowDifference, TableRef, compare};
+use crate::compare::{Counts, Difference, Question, TableRef, compare};
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::observe::grouped;
@@ -39,7 +40,7 @@ impl Diff {
         let environment = load::environment(&load::root(globals)?, &Inputs::default());
         let table = |named: &str| TableRef::new(named, |path| environment.resolve(path).to_string_lossy().into_owned());
         let (left, right) = (table(&self.left)?, table(&self.right)?);
-        let question = Question { key: self.key, tolerance: self.tolerance, samples: self.samples };
+        let question = Question { key: self.key, tolerance: self.tolerance, samples: self.samples, columns: None };
         let difference = compare(&left, &right, &question, &Memory::new(self.memory_limit)?).await?;
         match globals.output {
             Format::Json => print_json(&difference)?,
@@ -68,28 +69,6 @@ fn told(difference: &Difference) -> String {
         let share = column.equal as f64 * 100.0 / (column.of.max(1) as f64);
         lines.push(format!("  {share:6.2} % equal  {}", column.name));
     }
-    lines.extend(difference.samples.iter().map(sample));
+    lines.extend(rows_that_differ(&difference.samples));
     lines.join("\n")
-}
-
-/// One row that differs: cells that are not the same as `left → right`.
-fn sample(row: &RowDifference) -> String {
-    let text = |cell: &Option<String>| cell.clone().unwrap_or_else(|| "NULL".to_owned());
-    let cells = |cells: &Vec<Option<String>>| {
-        let named = row.columns.iter().zip(cells).map(|(name, cell)| format!("{name}={}", text(cell)));
-        named.collect::<Vec<_>>().join(", ")
-    };
-    match (&row.left, &row.right) {
-        (Some(left), Some(right)) => {
-            let both = left.iter().zip(right).zip(&row.columns).enumerate();
-            let shown = both.map(|(column, ((left, right), name))| match row.differing.contains(&column) {
-                true => format!("{name}=[{} → {}]", text(left), text(right)),
-                false => format!("{name}={}", text(left)),
-            });
-            format!("  ≠ {}", shown.collect::<Vec<_>>().join(", "))
-        }
-        (Some(left), None) => format!("  - {}", cells(left)),
-        (None, Some(right)) => format!("  + {}", cells(right)),
-        (None, None) => String::new(),
-    }
 }

@@ -4,6 +4,7 @@ mod check;
 mod dead_letters;
 mod demo;
 mod diff;
+mod difference;
 mod explain;
 mod load;
 mod maintain;
@@ -14,6 +15,7 @@ mod run;
 mod sql;
 mod status;
 mod table;
+mod test;
 
 use std::path::PathBuf;
 
@@ -96,6 +98,8 @@ enum Verb {
     Record(Box<record::Record>),
     /// A pipeline over recordings, without a broker, into tables of their own
     Replay(replay::ReplayVerb),
+    /// The cases of pipelines (*.test.yaml): records in, rows out, without a broker
+    Test(test::Test),
     /// Two tables, compared: columns, rows, how far each column is the same
     Diff(diff::Diff),
     /// Look at records that could not be decoded, and decode them again
@@ -122,7 +126,7 @@ fn run() -> Result<()> {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    start_logging(cli.globals.verbose);
+    start_logging(cli.globals.verbose, matches!(cli.verb, Verb::Test(_)));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -137,6 +141,7 @@ fn run() -> Result<()> {
             Verb::Sql(verb) => verb.run(&cli.globals).await,
             Verb::Record(verb) => verb.run(&cli.globals).await,
             Verb::Replay(verb) => verb.run(&cli.globals).await,
+            Verb::Test(verb) => verb.run(&cli.globals),
             Verb::Diff(verb) => verb.run(&cli.globals).await,
             Verb::DeadLetters(verb) => verb.run(&cli.globals).await,
             Verb::Maintain(verb) => verb.run(&cli.globals).await,
@@ -156,8 +161,10 @@ fn usage(error: &clap::Error) -> Result<()> {
     output::unless_gone(error.print()).map_err(|e| Error::unavailable(e.to_string()))
 }
 
-fn start_logging(verbose: u8) {
+/// `quiet`: what goes wrong is wanted, and told otherwise.
+fn start_logging(verbose: u8, quiet: bool) {
     let level = match verbose {
+        0 if quiet => "off",
         // What the libraries below call an error is told by our own errors, with a remedy.
         0 => "flumen=warn,off",
         1 => "flumen=info,warn",

@@ -40,6 +40,8 @@ pub struct Question {
     pub tolerance: f64,
     /// Rows that are shown of each kind of difference.
     pub samples: usize,
+    /// The columns that are compared; `None`: all, and that both tables have them.
+    pub columns: Option<Vec<String>>,
 }
 
 /// Compares two tables.
@@ -53,7 +55,11 @@ pub async fn compare(left: &TableRef, right: &TableRef, question: &Question, mem
     let (one, two) = (left.open(&storage, &session.state()).await?, right.open(&storage, &session.state()).await?);
     let typed = left.has_types() && right.has_types();
     let mut difference = Difference::new([&left.named, &right.named], [&one.schema, &two.schema], typed);
-    let names = one.schema.fields().iter().map(|field| field.name().clone());
+    if question.columns.is_some() {
+        difference.columns_changed.clear();
+    }
+    let asked = |name: &String| question.columns.as_ref().is_none_or(|columns| columns.contains(name));
+    let names = one.schema.fields().iter().map(|field| field.name().clone()).filter(asked);
     let common: Vec<String> = names.filter(|name| two.schema.field_with_name(name).is_ok()).collect();
     if let Some(missing) = question.key.iter().find(|key| !common.contains(key)) {
         let meant = did_you_mean(missing, common.iter().map(String::as_str)).unwrap_or_default();
@@ -71,6 +77,9 @@ pub async fn compare(left: &TableRef, right: &TableRef, question: &Question, mem
     let mut walk = Walk { order: &order, question, difference: &mut difference };
     while let Some(group) = next_group(&mut sides, keep).await? {
         walk.group(&group)?;
+    }
+    if question.key.is_empty() {
+        difference.pair_samples();
     }
     Ok(difference)
 }

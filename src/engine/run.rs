@@ -40,6 +40,28 @@ pub async fn run(pipeline: Arc<Pipeline>, options: RunOptions, deps: Deps, stop:
     result
 }
 
+/// Runs the streaming queries of a pipeline continuously until `stop`, and leaves batch jobs and checks aside.
+///
+/// # Errors
+/// As [`run`].
+pub async fn follow(pipeline: Arc<Pipeline>, deps: Deps, stop: Stop) -> Result<()> {
+    let alerts = Alerts::new(&pipeline.name, None, Arc::clone(&deps.clock), Arc::clone(&deps.observer));
+    let result = run_streaming(&pipeline, false, &pipeline.queries, &deps, stop, &alerts).await;
+    alerts.finish().await;
+    result
+}
+
+/// Runs the batch jobs and the checks of a pipeline once, as a bounded run does at its end.
+///
+/// # Errors
+/// The first error of a batch job, or all checks that are broken.
+pub async fn conclude(pipeline: &Arc<Pipeline>, deps: &Deps) -> Result<()> {
+    for spec in pipeline.queries.iter().filter(|q| q.kind == QueryKind::Batch) {
+        batch::run(deps, pipeline, spec).await?;
+    }
+    checks::run(deps, pipeline).await
+}
+
 async fn run_chosen(
     pipeline: &Arc<Pipeline>,
     options: &RunOptions,
@@ -48,11 +70,33 @@ async fn run_chosen(
     stop: Stop,
     alerts: &Alerts,
 ) -> Result<()> {
+    run_streaming(pipeline, options.available_now, chosen, &deps, stop.clone(), alerts).await?;
+    if stop.requested() || !options.available_now {
+        return Ok(());
+    }
+    for spec in chosen.iter().filter(|q| q.kind == QueryKind::Batch) {
+        batch::run(&deps, pipeline, spec).await.inspect_err(|error| alerts.error(&spec.name, error))?;
+    }
+    if options.query.is_none() {
+        checks::run(&deps, pipeline).await.inspect_err(|error| alerts.error("", error))?;
+    }
+    Ok(())
+}
+
+/// Each streaming query in a loop of its own.
+async fn run_streaming(
+    pipeline: &Arc<Pipeline>,
+    bounded: bool,
+    chosen: &[QuerySpec],
+    deps: &Deps,
+    stop: Stop,
+    alerts: &Alerts,
+) -> Result<()> {
     let (internal, inner_stop) = super::stopper();
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     for spec in chosen.iter().filter(|q| q.kind == QueryKind::Streaming) {
         let (deps, pipeline, spec, alerts) = (deps.clone(), Arc::clone(pipeline), spec.clone(), alerts.clone());
-        let (outer, inner, bounded) = (stop.clone(), inner_stop.clone(), options.available_now);
+        let (outer, inner) = (stop.clone(), inner_stop.clone());
         tasks.spawn(async move {
             let name = spec.name.clone();
             let streamed = stream((deps, alerts.clone()), pipeline, spec, bounded, [outer, inner]).await;
@@ -69,19 +113,7 @@ async fn run_chosen(
         internal.stop();
         first.get_or_insert(error);
     }
-    if let Some(error) = first {
-        return Err(error);
-    }
-    if stop.requested() || !options.available_now {
-        return Ok(());
-    }
-    for spec in chosen.iter().filter(|q| q.kind == QueryKind::Batch) {
-        batch::run(&deps, pipeline, spec).await.inspect_err(|error| alerts.error(&spec.name, error))?;
-    }
-    if options.query.is_none() {
-        checks::run(&deps, pipeline).await.inspect_err(|error| alerts.error("", error))?;
-    }
-    Ok(())
+    first.map_or(Ok(()), Err)
 }
 
 fn chosen(pipeline: &Pipeline, options: &RunOptions) -> Result<Vec<QuerySpec>> {

@@ -7,6 +7,7 @@ use tokio::sync::Mutex;
 
 use super::{Deps, letter, quarantine};
 use crate::clock::Clock;
+use crate::contract::Contract;
 use crate::error::{Error, Result};
 use crate::fault_point;
 use crate::memory::Memory;
@@ -26,6 +27,15 @@ pub fn side_table(pipeline: &Pipeline, name: &str) -> Option<LookupSpec> {
         }
     })?;
     Some(LookupSpec::delta(name, location))
+}
+
+/// The columns of the table that [`side_table`] finds by that name.
+pub fn side_columns(pipeline: &Pipeline, name: &str) -> Option<Contract> {
+    pipeline.queries.iter().find_map(|query| match name.strip_prefix(&query.name)? {
+        "_dead_letters" => Some(letter::contract()),
+        "_quarantine" => Some(quarantine::table(pipeline.sink(&query.name)?).contract),
+        _ => None,
+    })
 }
 
 /// The side tables that a query may write.

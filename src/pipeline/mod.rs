@@ -4,6 +4,7 @@
 mod assemble;
 mod column;
 mod diagnose;
+mod elsewhere;
 mod fault;
 mod function;
 mod loader;
@@ -47,12 +48,12 @@ pub use spec::{
     RegistrySpec, SCHEMA_ID, SchemaChange, Settings, SinkMode, SinkSpec, SourceSpec, UpkeepSpec, ValueFormat,
 };
 pub use suggest::did_you_mean;
+pub use text::SourceText;
 pub use topic::meta_fields;
 
 use crate::error::{Error, Result};
 use params::ParamFault;
 use planner::{Catalogue, references};
-use text::SourceText;
 
 /// What a file cannot know by itself, told by those who read tables and models.
 pub trait Facts {

@@ -14,7 +14,6 @@ pub use self::recordings::Recordings;
 use crate::content::RowsHash;
 use crate::error::{Error, Result};
 use crate::lookup::Lookup;
-use crate::offsets::Start;
 use crate::pipeline::{LookupSpec, Pipeline};
 use crate::storage::Storage;
 
@@ -61,33 +60,10 @@ impl Replay {
         }
         recordings.check(&pipeline)?;
         let batch_rows = self.batch_rows.or_else(|| self.cuts.map(|_| (recordings.records() / PIECES).max(1)));
-        pipeline.settings.alert_url = None;
         for source in &mut pipeline.sources {
-            source.start = Start::Earliest;
             source.max_rows = batch_rows.or(source.max_rows);
-            // Beside the sink, which lies elsewhere too.
-            source.dead_letters = None;
-            if let Some(registry) = &mut source.registry {
-                if registry.cache.is_none() {
-                    return Err(Error::invalid(format!(
-                        "topic {} has a schema registry, and a replay asks nobody: name a schema.registry.cache that \
-                         knows its schemas",
-                        source.topic
-                    )));
-                }
-                registry.urls.clear();
-            }
         }
-        for sink in &mut pipeline.sinks {
-            let location = self.into.join(&sink.name).to_string_lossy().into_owned();
-            // A lookup may be what another query of the file writes.
-            for lookup in pipeline.lookups.iter_mut().filter(|lookup| lookup.location == sink.location) {
-                lookup.location.clone_from(&location);
-            }
-            sink.location = location;
-            sink.quarantine = None;
-        }
-        Ok(pipeline)
+        pipeline.elsewhere(&self.into)
     }
 
     /// What the replay made: each table under [`Replay::into`], those of dead letters and of rows apart too, by name.

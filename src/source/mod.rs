@@ -2,6 +2,7 @@
 //! apart: one conformance suite (`tests/suite/log_conformance.rs`) holds for both.
 
 pub mod kafka;
+pub mod memory;
 pub mod recording;
 
 use std::collections::{BTreeMap, BTreeSet};

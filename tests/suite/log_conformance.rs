@@ -1,5 +1,5 @@
-//! What every [`Log`] does, told as a script of what happened to a topic: run for Kafka on a real broker and for
-//! recordings. What only Kafka can show comes at the end.
+//! What every [`Log`] does, told as a script of what happened to a topic: run for Kafka on a real broker, for
+//! recordings and for topics in memory. What only Kafka can show comes at the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use flumen::error::{Error, ErrorKind};
 use flumen::kafka::KafkaConfig;
 use flumen::offsets::{PartitionBounds, PartitionRange};
 use flumen::source::kafka::KafkaLog;
+use flumen::source::memory::MemoryLog;
 use flumen::source::recording::{About, RecordingLog, RecordingWriter};
 use flumen::source::{Headers, Log, Payloads, RawBatch, TopicIdentity, Wanted};
 use tempfile::TempDir;
@@ -56,6 +57,7 @@ trait Place: Sync {
 
 struct OnKafka;
 struct InRecording;
+struct InMemory;
 
 #[async_trait]
 impl Place for OnKafka {
@@ -101,6 +103,15 @@ impl Place for InRecording {
         writer.finish(&ranges, About::default()).unwrap();
         let log = RecordingLog::open(dir.path()).unwrap();
         Opened { log: Box::new(log), topic: name.into(), _dir: Some(dir) }
+    }
+}
+
+#[async_trait]
+impl Place for InMemory {
+    async fn tell(&self, name: &str, story: &Story) -> Opened {
+        let recorded = InRecording.tell(name, story).await;
+        let log = MemoryLog::copy(recorded.log.as_ref()).await.unwrap();
+        Opened { log: Box::new(log), topic: name.into(), _dir: None }
     }
 }
 
@@ -229,6 +240,10 @@ macro_rules! conformance {
         mod recording {
             $(#[tokio::test]
             async fn $case() { super::$case(&super::InRecording).await })*
+        }
+        mod memory {
+            $(#[tokio::test]
+            async fn $case() { super::$case(&super::InMemory).await })*
         }
     };
 }

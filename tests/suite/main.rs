@@ -6,6 +6,7 @@ mod ads;
 mod allocations;
 mod binary;
 mod broker;
+mod cases;
 mod chance;
 mod cluster;
 mod command_line;

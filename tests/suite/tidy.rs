@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 9] = [
     &["pipeline"],
     &["source", "decode", "model", "lookup", "registry", "state", "sink"],
     &["engine", "compare"],
-    &["gateway", "record", "replay", "close", "console"],
+    &["gateway", "record", "replay", "cases", "close", "console"],
     &["cli"],
     &["main"],
 ];

@@ -17,6 +17,7 @@ mod dead_letters;
 mod delta;
 mod diff;
 mod disk;
+mod docs;
 mod exactly_once;
 mod faults;
 mod faulty_proxy;

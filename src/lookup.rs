@@ -115,6 +115,15 @@ impl Lookup {
         Ok(plain_schema(&provider.schema()))
     }
 
+    /// The version of a lookup as it is now: see [`Lookup::version`].
+    ///
+    /// # Errors
+    /// `Invalid` when it is not there; `Unavailable` when the store fails.
+    pub async fn version_now(spec: &LookupSpec, storage: &Storage, state: &SessionState) -> Result<String> {
+        let version = Reader::new(spec, storage, state)?.version().await;
+        Ok(version.map_err(|e| e.within(name(spec)))?.shown)
+    }
+
     /// Reads the lookup again if its version changed, and says whether it did. After an error the old rows stay.
     ///
     /// # Errors
@@ -180,6 +189,8 @@ fn name(spec: &LookupSpec) -> String {
 struct Reader {
     state: SessionState,
     location: Location,
+    /// The version of a Delta table that is read, whatever is newer.
+    pinned: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -216,10 +227,13 @@ impl Reader {
                 Location::Files { store, url, path }
             }
         };
-        Ok(Self { state, location })
+        Ok(Self { state, location, pinned: spec.version })
     }
 
     async fn version(&self) -> Result<Version> {
+        if let Some(pinned) = self.pinned {
+            return Ok(Version { shown: pinned.to_string(), probe: String::new() });
+        }
         match &self.location {
             Location::Delta(log) => {
                 let version = match Snapshot::try_new(log.as_ref(), None).await {
@@ -241,6 +255,9 @@ impl Reader {
 
     /// Whether the store has another version now. A Delta table is asked for two log entries, never listed.
     async fn changed(&self, known: &Version) -> Result<bool> {
+        if self.pinned.is_some() {
+            return Ok(false);
+        }
         match &self.location {
             Location::Delta(log) => {
                 let version: u64 = known.shown.parse().unwrap_or_default();

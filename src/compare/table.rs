@@ -52,7 +52,7 @@ impl TableRef {
             return Err(Error::invalid(format!("{named}: only Delta tables have versions; leave @… out")));
         }
         let options = format.usual_options();
-        let spec = LookupSpec { name: path.to_owned(), format, location, options, declared: None };
+        let spec = LookupSpec { name: path.to_owned(), format, location, options, declared: None, version: None };
         Ok(Self { named: named.to_owned(), spec, version })
     }
 }

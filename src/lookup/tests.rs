@@ -26,6 +26,7 @@ fn spec(format: LookupFormat, location: &std::path::Path) -> LookupSpec {
         location: location.to_str().unwrap().into(),
         options: BTreeMap::new(),
         declared: None,
+        version: None,
     }
 }
 

@@ -214,6 +214,8 @@ pub struct LookupSpec {
     pub options: BTreeMap<String, String>,
     /// The columns, when the file declares them.
     pub declared: Option<SchemaRef>,
+    /// The version of a Delta table that is read, whatever is newer; `None`: the newest.
+    pub version: Option<u64>,
 }
 
 impl LookupSpec {
@@ -225,6 +227,7 @@ impl LookupSpec {
             location: location.into(),
             options: BTreeMap::new(),
             declared: None,
+            version: None,
         }
     }
 }

@@ -88,6 +88,7 @@ impl Loader<'_> {
             location,
             options,
             declared,
+            version: None,
         })
     }
 

@@ -1,5 +1,6 @@
 //! A pipeline over recordings: the same file, no broker, and tables in a directory of their own.
 
+mod like;
 mod recordings;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use serde::Serialize;
 
+pub use self::like::{Again, Like, Remaking};
 pub use self::recordings::Recordings;
 
 use crate::content::RowsHash;

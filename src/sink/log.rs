@@ -85,10 +85,21 @@ impl TableLog {
 
     /// The `commitInfo` of a version; `None` when the entry or the action is not there.
     pub async fn commit_info(&self, version: u64) -> Result<Option<Value>> {
+        let actions = self.actions(version).await?.into_iter().flatten();
+        Ok(actions.into_iter().find_map(|mut action| action.get_mut("commitInfo").map(Value::take)))
+    }
+
+    /// The actions of a version; `None` when its entry is not there.
+    pub async fn actions(&self, version: u64) -> Result<Option<Vec<Value>>> {
         let unreadable = |e| unreadable(format!("version {version} of the log")).caused_by(e);
         let Some(bytes) = self.store.read_commit_entry(version).await.map_err(unreadable)? else { return Ok(None) };
-        let mut actions = serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>().flatten();
-        Ok(actions.find_map(|mut action| action.get_mut("commitInfo").map(Value::take)))
+        Ok(Some(serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>().flatten().collect()))
+    }
+
+    /// The oldest and the newest version whose entry is there; `None` when there is none.
+    pub async fn versions(&self) -> Result<Option<(u64, u64)>> {
+        let commits = self.list(0).await?.commits;
+        Ok(commits.first_key_value().zip(commits.last_key_value()).map(|((oldest, _), (newest, _))| (*oldest, *newest)))
     }
 
     /// Whether the log still has what the next version builds on.

@@ -85,3 +85,10 @@ pub fn check_conservation(info: &Value) {
     assert_eq!(of("records", &["read"]), of("records", &["decoded", "dead", "null"]), "{info}");
     assert_eq!(of("rows", &["produced"]), of("rows", &["written", "quarantined", "dropped"]), "{info}");
 }
+
+/// The paths of the files that a version adds.
+pub fn files_added(table: &Path, version: usize) -> Vec<String> {
+    let actions = log(table).remove(version);
+    let adds = actions.iter().filter_map(|action| action.get("add"));
+    adds.map(|add| add["path"].as_str().expect("a path").to_owned()).collect()
+}

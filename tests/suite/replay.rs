@@ -145,3 +145,132 @@ fn what_cannot_be_replayed_says_why_and_leaves_nothing() {
     let none = replay(root, &[file.to_str().unwrap(), "--recording", &good, "--into", "out"]).exits(2);
     assert!(none.stderr.contains("does not read that topic; leave it out"), "{}", none.stderr);
 }
+
+/// A run of three commits, each with another version of the lookup; the topic's name.
+fn run_three_times(root: &Path, name: &str) -> String {
+    let topic = topics::new_topic(Broker::shared(), name, 2);
+    let file = |where_: &str| {
+        format!(
+            "CREATE EXTERNAL TABLE ads STORED AS KAFKA LOCATION 'kafka://${{env:KAFKA_BROKERS}}/{topic}'
+             OPTIONS ('value.proto' 'proto/ads/v1/ads.proto', 'value.message' 'ads.v1.AdImpression');
+             CREATE EXTERNAL TABLE names STORED AS DELTA LOCATION 'tables/names';
+             CREATE EXTERNAL TABLE named (user_id VARCHAR, name VARCHAR, at TIMESTAMP, part INT,
+               CONSTRAINT fourth CHECK (user_id <> 'user-00004')) STORED AS DELTA PARTITIONED BY (part)
+             LOCATION 'tables/named' OPTIONS ('on_violation' 'quarantine');
+             INSERT INTO named SELECT i.user_id, n.name, now(), i._partition
+             FROM ads i JOIN names n ON i.ad_id = n.ad_id{where_};"
+        )
+    };
+    std::fs::write(root.join("named.sql"), file("")).unwrap();
+    std::fs::write(root.join("changed.sql"), file(" WHERE i._offset > 2").replace("named.sql", "named")).unwrap();
+    let names = "CREATE EXTERNAL TABLE source (ad_id VARCHAR, name VARCHAR) STORED AS CSV LOCATION 'names.csv'
+        OPTIONS ('format.has_header' 'true');
+        CREATE EXTERNAL TABLE names (ad_id VARCHAR, name VARCHAR) STORED AS DELTA LOCATION 'tables/names'
+        OPTIONS ('mode' 'replace');
+        INSERT INTO names SELECT ad_id, name FROM source;";
+    std::fs::write(root.join("names.sql"), names).unwrap();
+    for round in 0..3 {
+        let rows: String = (0..10_000).map(|ad| format!("ad-{ad:05},name {round} {ad}\n")).collect();
+        std::fs::write(root.join("names.csv"), format!("ad_id,name\n{rows}")).unwrap();
+        finish(&mut flumen(root, ["run", "names.sql", "--available-now"])).exits(0);
+        for partition in 0..2 {
+            let mut records = impressions(round * 20..round * 20 + 20);
+            records.push(vec![0xff; 3]);
+            topics::produce(Broker::shared(), &topic, partition, &records);
+        }
+        finish(&mut Broker::shared().flumen(root, ["run", "named.sql", "--available-now"])).exits(0);
+    }
+    topic
+}
+
+#[test]
+fn a_commit_is_made_again_from_what_it_says_of_itself() {
+    let dir = workspace();
+    let root = dir.path();
+    let topic = run_three_times(root, "remade");
+    record(root, &topic, "recording");
+    let recording = format!("{topic}=recording");
+    let like = |file: &str, like: &str, more: &[&str]| {
+        let words = [&["-o", "json", "replay", file, "--like", like][..], more].concat();
+        finish(&mut Broker::shared().flumen(root, words))
+    };
+    let newest = delta::commit_infos(&root.join("tables/named")).len();
+    let all = format!("named@0..{}", newest - 1);
+    // From recordings, and from the topic itself: each with the lookup's version and the clock of then.
+    for more in [&["--recording", &recording][..], &[]] {
+        let done = like("named.sql", &all, more).exits(0);
+        let made: Vec<_> = done.json().into_iter().filter(|line| line["skipped"].is_null()).collect();
+        assert_eq!(made.len(), 3, "{made:?}");
+        for again in &made {
+            let rows = &again["difference"]["rows"];
+            assert_eq!((&again["records"], &rows["left"]), (&Value::from(42), &rows["common"]), "{again}");
+            assert!(rows["left"].as_u64().unwrap() > 10, "{again}");
+        }
+    }
+    // Another file makes other rows of it.
+    let text = std::fs::read_to_string(root.join("changed.sql")).unwrap();
+    std::fs::write(root.join("changed.sql"), format!("SET flumen.pipeline = 'named';\n{text}")).unwrap();
+    let first = delta::commit_infos(&root.join("tables/named"))
+        .iter()
+        .position(|info| info["records"]["read"].as_u64() == Some(42))
+        .unwrap();
+    let version = format!("named@{first}");
+    let changed = like("changed.sql", &version, &["--into", "kept"]).exits(3);
+    let again = &changed.json()[0];
+    assert!(again["difference"]["rows"]["only_left"].as_u64().unwrap() > 0, "{again}");
+    assert!(again["notes"][0].as_str().unwrap().contains("not the one that made the commit"), "{again}");
+    assert!(again["counts"].to_string().contains("rows written: "), "{again}");
+    assert!(root.join(format!("kept/{version}/named/_delta_log")).is_dir());
+    let words = ["replay", "changed.sql", "--like", &version];
+    let text = finish(&mut Broker::shared().flumen(root, words)).exits(3);
+    assert!(text.stdout.contains("[then → now]") && text.stderr.contains("1 of 1 commits"), "{}", text.stdout);
+    assert!(like("changed.sql", &version, &["--into", "kept"]).exits(2).stderr.contains("is there already"));
+    for (wrong, told) in [
+        ("name@1", "did you mean `named`?"),
+        ("named@9999", "has no version 9999: name one from 0 to"),
+        ("named", "write TABLE@VERSION or TABLE@FROM..TO"),
+        ("named@3..1", "write the earlier version first"),
+    ] {
+        let failed = like("named.sql", wrong, &[]).exits(2);
+        assert!(failed.stderr.contains(told), "{wrong}: {}", failed.stderr);
+    }
+}
+
+#[test]
+fn what_a_commit_was_made_from_and_is_gone_is_named() {
+    let dir = workspace();
+    let root = dir.path();
+    let topic = run_three_times(root, "gone");
+    let first = delta::commit_infos(&root.join("tables/named"))
+        .iter()
+        .position(|info| info["records"]["read"].as_u64() == Some(42))
+        .unwrap();
+    let version = format!("named@{first}");
+    let fails = |told: &[&str]| {
+        let words = ["replay", "named.sql", "--like", &version];
+        let failed = finish(&mut Broker::shared().flumen(root, words)).exits(3);
+        assert!(told.iter().all(|part| failed.stderr.contains(part)), "{told:?}\n{}", failed.stderr);
+    };
+    // A data file of the table.
+    let file = delta::files_added(&root.join("tables/named"), first).remove(0);
+    let path = root.join("tables/named").join(&file);
+    let kept = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    fails(&["data file `", "is gone: a vacuum has taken it", "vacuum_retention"]);
+    std::fs::write(&path, kept).unwrap();
+    // The version of the lookup.
+    let lookup = root.join("tables/names");
+    let path = lookup.join(delta::files_added(&lookup, 0).remove(0));
+    let kept = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    fails(&["lookup `names`: version 0", "is gone: log clean-up or a vacuum has taken it", "--table names=PATH"]);
+    std::fs::write(&path, kept).unwrap();
+    // Records of the topic.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(Broker::shared().delete_records(&topic, 1, 5));
+    fails(&["partition 1: the commit was made from offsets [0, 21), and [5, 63) is there"]);
+    // The entry of the log.
+    std::fs::remove_file(root.join(format!("tables/named/_delta_log/{first:020}.json"))).unwrap();
+    (0..first).for_each(|v| drop(std::fs::remove_file(root.join(format!("tables/named/_delta_log/{v:020}.json")))));
+    fails(&["is gone: log clean-up has taken what is before", "log_retention"]);
+}

@@ -1,18 +1,12 @@
 //! Small files are made larger ones: the rows stay, the list of files gets shorter.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
-use arrow::compute::cast;
-use arrow::datatypes::SchemaRef;
 use deltalake::kernel::{Add, Remove, Snapshot};
-use deltalake::logstore::{LogStore as _, ObjectStoreRef};
+use deltalake::logstore::LogStore as _;
 use futures::{StreamExt as _, TryStreamExt as _};
-use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::{Value, json};
 
 use super::bins::{Rules, SmallFile, bins};
@@ -20,14 +14,12 @@ use super::{Maintained, Maintainer};
 use crate::error::{Error, Result};
 use crate::fault_point;
 use crate::sink::commit::{MAX_REBASES, Nature, Put, Writer};
-use crate::sink::{Litter, SinkCommit, SinkWriter, app_id, rows_of};
+use crate::sink::{Litter, SinkCommit, SinkWriter, app_id, data_file, rows_of};
 
 /// A partition that got no file for so long is closed.
 const CLOSED_AFTER: Duration = Duration::from_secs(60 * 60);
 /// Small files that one round looks at, at most: the newest ones.
 const MAX_CANDIDATES: usize = 20_000;
-/// Rows that are read at once.
-const BATCH_ROWS: usize = 8_192;
 
 /// What became of a compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,11 +120,14 @@ impl Maintainer {
             let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
                 self.unavailable(&format!("data file `{}` could not be read", file.path)).caused_by(e)
             };
-            let Some(rows) = rows(&store, &file.path).await.map_err(failed)? else { return Ok(false) };
+            let rows = data_file::open(&store, &file.path).await.map_err(failed)?;
+            if !rows.is_ours() {
+                return Ok(false);
+            }
             let values = file.remove.partition_values.clone().unwrap_or_default();
-            for batch in rows {
+            for batch in rows.read().map_err(failed)? {
                 let batch = batch.map_err(|e| failed(e.into()))?;
-                let batch = conform(&batch, self.sink.schema(), &values).map_err(|e| failed(e.into()))?;
+                let batch = data_file::conform(&batch, self.sink.schema(), &values).map_err(|e| failed(e.into()))?;
                 fault_point::pass("maintain.write").await?;
                 writer.write(&batch).await?;
             }
@@ -216,42 +211,4 @@ impl Maintainer {
             }
         }
     }
-}
-
-/// A file's rows; `None` when another program wrote it. It is small, so it is fetched at once.
-async fn rows(
-    store: &ObjectStoreRef,
-    path: &Path,
-) -> Result<Option<ParquetRecordBatchReader>, Box<dyn std::error::Error + Send + Sync>> {
-    let bytes = store.get(path).await?.bytes().await?;
-    let rows = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-    let by = rows.metadata().file_metadata().created_by();
-    if !by.is_some_and(|by| by.starts_with("flumen ")) {
-        return Ok(None);
-    }
-    Ok(Some(rows.with_batch_size(BATCH_ROWS).build()?))
-}
-
-/// The rows with all columns of the table: those that a file of an older version lacks are NULL, those of its
-/// partition are the same in every row.
-fn conform(
-    batch: &RecordBatch,
-    schema: &SchemaRef,
-    partition: &HashMap<String, Option<String>>,
-) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let rows = batch.num_rows();
-    let columns = schema.fields().iter().map(|field| -> Result<ArrayRef, arrow::error::ArrowError> {
-        if let Some(value) = partition.get(field.name()) {
-            let Some(value) = value.as_deref().filter(|value| !value.is_empty()) else {
-                return Ok(new_null_array(field.data_type(), rows));
-            };
-            let text: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows)));
-            return cast(&text, field.data_type());
-        }
-        match batch.column_by_name(field.name()) {
-            Some(column) => cast(column, field.data_type()),
-            None => Ok(new_null_array(field.data_type(), rows)),
-        }
-    });
-    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
 }

@@ -22,12 +22,15 @@ use super::{format, message, rows};
 use crate::engine::{self, OpenTopic};
 use crate::error::{Error, Result};
 use crate::pipeline::{
-    Environment, Facts, Fault, Faults, LookupFormat, Pipeline, Severity, SourceSpec, ValueFormat, did_you_mean,
+    Environment, Facts, Fault, Faults, LookupFormat, LookupSpec, Pipeline, Severity, SourceSpec, ValueFormat,
+    did_you_mean,
 };
 use crate::source::Log;
 use crate::source::memory::{MemoryLog, NewRecord};
 use crate::source::recording::RecordingLog;
 
+/// Partitions of a topic at most.
+const MOST_PARTITIONS: u32 = 10_000;
 /// When a record was sent of which nothing says when.
 const LONG_AGO: &str = "2000-01-01T00:00:00Z";
 
@@ -81,8 +84,17 @@ pub(super) struct Expectation {
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     pub(super) name: String,
-    pub(super) location: PathBuf,
+    /// Where it lies and how it is read.
+    pub(super) spec: LookupSpec,
     pub(super) schema: SchemaRef,
+}
+
+impl Table {
+    /// Whether anything was written to it.
+    pub(super) fn is_there(&self) -> bool {
+        let location = Path::new(&self.spec.location);
+        location.is_file() || location.join("_delta_log").is_dir()
+    }
 }
 
 /// The topics of a case.
@@ -141,6 +153,14 @@ impl Binder<'_> {
         self.faults.push(Fault::new(&self.case.source, &node.place, message).remedy(remedy));
     }
 
+    /// Of two keys only one may be there.
+    fn one_of(&mut self, node: &Node, keys: [&str; 2]) {
+        if let [Some(_), Some(second)] = keys.map(|key| node.get(key)) {
+            let second = second.clone();
+            self.fault(&second, format!("here are `{}` and `{}`", keys[0], keys[1]), "keep one of the two");
+        }
+    }
+
     /// A path of the case, which is relative to its file.
     fn path(&self, text: &str) -> PathBuf {
         self.root.join(self.case.file().parent().unwrap_or(Path::new(""))).join(text)
@@ -167,7 +187,17 @@ impl Binder<'_> {
         for (name, given) in &self.case.tables {
             let name = name.text().unwrap_or_default();
             let path = match given.get("file").and_then(Node::text) {
-                Some(file) => self.path(file),
+                Some(file) => {
+                    let path = self.path(file);
+                    self.one_of(given, ["file", "rows"]);
+                    if !path.exists() {
+                        let message = format!("there is no file {}", path.display());
+                        let node = given.get("file").unwrap_or(given).clone();
+                        self.fault(&node, message, "name one relative to the case's file");
+                        return Ok(None);
+                    }
+                    path
+                }
                 None => {
                     let path = self.dir.join(format!("lookup-{name}.jsonl"));
                     fs::write(&path, json_lines(given_rows(given).iter().map(Node::json)))?;
@@ -196,10 +226,23 @@ impl Binder<'_> {
         }
     }
 
+    /// Where the case stands.
+    fn place(&self) -> String {
+        format!("{}:{}", self.case.file().display(), self.case.line)
+    }
+
     /// A fault of the pipeline; one of what the case gives to it is where the case does so.
     fn of_pipeline(&mut self, fault: &Fault) {
         if fault.line.is_some() {
-            return self.faults.push(fault.clone());
+            // The file speaks of the command line; here the case gives what is missing.
+            let remedy = fault.remedy.clone().unwrap_or_default();
+            let parameter = remedy.strip_prefix("write --param ").and_then(|rest| rest.split_once('='));
+            let variable = fault.message.contains("environment variable");
+            return self.faults.push(match parameter {
+                Some((name, _)) => fault.clone().remedy(format!("write `params: {{{name}: …}}` in {}", self.place())),
+                None if variable => fault.clone().remedy(format!("write it under `env:` in {}", self.place())),
+                None => fault.clone(),
+            });
         }
         let mut names = self.case.tables.iter().map(|(name, _)| name);
         let named = |name: &&Node| fault.message.contains(&format!("`{}`", name.text().unwrap_or_default()));
@@ -229,14 +272,19 @@ impl Binder<'_> {
         let text = name.text().unwrap_or_default();
         let lines = self.dir.join(format!("lookup-{text}.jsonl"));
         if !lines.exists() {
-            let message = format!("the case has no rows of lookup `{text}` at its beginning");
-            self.fault(name, message, "say under `tables` of the case what it holds at first");
+            let message = format!("lookup `{text}` began without rows of the case");
+            self.fault(
+                name,
+                message,
+                "say under `tables` of the case which rows it holds at first; a file stays as it is",
+            );
             return None;
         }
         let Some(schema) = pipeline.lookup(text).and_then(|lookup| lookup.declared.clone()) else {
             return Some((lines, json_lines(given_rows(given).iter().map(Node::json)).into_bytes()));
         };
-        let batch = rows::batch(&self.case.source, text, given_rows(given), &schema, true, &mut self.faults)?;
+        let batch =
+            rows::batch(&self.case.source, text, given_rows(given), &schema, Some("name it"), &mut self.faults)?;
         match parquet(&batch) {
             Ok(bytes) => Some((self.dir.join(format!("lookup-{text}.parquet")), bytes)),
             Err(error) => {
@@ -264,6 +312,8 @@ impl Binder<'_> {
         let mut topics = Topics::default();
         for (name, given) in self.case.topics.clone() {
             let Some(source) = self.source(pipeline, &name) else { continue };
+            self.one_of(&given, ["recording", "records"]);
+            self.one_of(&given, ["recording", "partitions"]);
             let log = match given.get("recording").and_then(Node::text) {
                 Some(dir) => match open(&self.path(dir), &source.topic).await {
                     Ok(log) => log,
@@ -275,7 +325,7 @@ impl Binder<'_> {
                 None => {
                     let records = given.get("records").unwrap_or(&given).items().to_vec();
                     let partitions = given.get("partitions").and_then(Node::text).and_then(|text| text.parse().ok());
-                    let log = MemoryLog::new(&source.topic, partitions.unwrap_or(1));
+                    let log = MemoryLog::new(&source.topic, partitions.unwrap_or(1).clamp(1, MOST_PARTITIONS));
                     for record in records {
                         let (partition, record) = self.record(source, &record, self.case.clock);
                         log.append(partition, record);
@@ -293,7 +343,13 @@ impl Binder<'_> {
 
     fn record(&mut self, source: &SourceSpec, node: &Node, clock: Option<DateTime<Utc>>) -> (i32, NewRecord) {
         let text = |key: &str| node.get(key).and_then(Node::text);
-        let partition = text("partition").and_then(|text| text.parse::<i32>().ok()).unwrap_or(0);
+        let partition = text("partition").and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+        let most = self.partitions(source);
+        if let Some(named) = node.get("partition").filter(|_| partition >= most) {
+            let named = named.clone();
+            let message = format!("topic {} has partitions 0 to {}", source.topic, most - 1);
+            self.fault(&named, message, "name one of them, or say `partitions:` under `topics`");
+        }
         let sent = text("timestamp").and_then(format::time).or(clock).or_else(|| format::time(LONG_AGO));
         let headers = node.get("headers").map(Node::entries).unwrap_or_default();
         let header = |(name, value): &(Node, Node)| {
@@ -308,7 +364,14 @@ impl Binder<'_> {
             value: self.value(source, node),
             headers: headers.iter().filter_map(header).collect(),
         };
-        (partition, record)
+        (partition as i32, record)
+    }
+
+    /// How many partitions a topic may have.
+    fn partitions(&self, source: &SourceSpec) -> u32 {
+        let is_it = |(name, _): &&(Node, Node)| [&source.topic, &source.name].iter().any(|n| name.text() == Some(n));
+        let said = self.case.topics.iter().find(is_it).and_then(|(_, given)| given.get("partitions")?.text());
+        said.and_then(|text| text.parse().ok()).unwrap_or(MOST_PARTITIONS).clamp(1, MOST_PARTITIONS)
     }
 
     /// A text's bytes, or those of `{base64: …}`; `None` for a null.
@@ -316,6 +379,10 @@ impl Binder<'_> {
         match node.get("base64") {
             Some(base64) => Some(self.base64(base64)),
             None if node.is_null() => None,
+            None if node.text().is_none() => {
+                self.fault(node, "this is no text".into(), "write a text, or `{base64: …}`");
+                None
+            }
             None => node.text().map(|text| text.as_bytes().to_vec()),
         }
     }
@@ -402,19 +469,22 @@ impl Binder<'_> {
 
     fn table(&mut self, pipeline: &Pipeline, name: &Node) -> Option<Table> {
         let text = name.text().unwrap_or_default();
-        let sink = pipeline.sink(text).map(|sink| (sink.location.clone(), sink.contract.arrow_schema()));
+        let sink = pipeline.sink(text).map(|sink| (sink.as_lookup(), sink.contract.arrow_schema()));
         let side = || {
             let columns = engine::side_columns(pipeline, text)?;
-            Some((engine::side_table(pipeline, text)?.location, columns.arrow_schema()))
+            Some((engine::side_table(pipeline, text)?, columns.arrow_schema()))
         };
-        let Some((location, schema)) = sink.or_else(side) else {
+        let Some((spec, schema)) = sink.or_else(side) else {
             let sinks: Vec<&str> = pipeline.sinks.iter().map(|sink| sink.name.as_str()).collect();
             let known = || format!("it writes {}, each with _dead_letters and _quarantine", sinks.join(", "));
-            let remedy = did_you_mean(text, sinks.iter().copied()).unwrap_or_else(known);
+            let sides =
+                sinks.iter().flat_map(|sink| ["", "_dead_letters", "_quarantine"].map(|s| format!("{sink}{s}")));
+            let all: Vec<String> = sides.collect();
+            let remedy = did_you_mean(text, all.iter().map(String::as_str)).unwrap_or_else(known);
             self.fault(name, format!("pipeline {} writes no table `{text}`", pipeline.name), &remedy);
             return None;
         };
-        Some(Table { name: text.to_owned(), location: PathBuf::from(location), schema })
+        Some(Table { name: text.to_owned(), spec, schema })
     }
 
     fn expectation(&mut self, line: usize, table: Table, given: &Node) -> Option<Expectation> {
@@ -427,8 +497,8 @@ impl Binder<'_> {
         }
         let named = rows::named(node.items(), &table.schema);
         let some = any_columns && !named.fields().is_empty();
-        let all =
-            rows::batch(&self.case.source, &table.name, node.items(), &table.schema, !any_columns, &mut self.faults)?;
+        let whole = (!any_columns).then_some("name it, or write `partial: columns` beside `rows:`");
+        let all = rows::batch(&self.case.source, &table.name, node.items(), &table.schema, whole, &mut self.faults)?;
         let columns = named.fields().iter().filter_map(|field| all.schema().index_of(field.name()).ok());
         let rows = if some { all.project(&columns.collect::<Vec<_>>()).ok()? } else { all };
         let tolerance = given.get("tolerance").and_then(Node::text).and_then(|text| text.parse().ok());

@@ -83,6 +83,10 @@ pub(super) fn read(source: &SourceText, dir: &Path, faults: &mut Faults) -> Vec<
     if cases.is_empty() && !found.is_fatal() {
         found.push(Fault::new(source, &(0..0), "the file has no cases").remedy("write `cases:` and a list of cases"));
     }
+    let steps = cases.iter().filter_map(|case| case.get("steps")).flat_map(Node::items);
+    for step in steps.filter(|step| step.text().is_none() && step.entries().is_empty()) {
+        found.push(Fault::new(source, &step.place, "the step is empty").remedy("say what happens, or leave it out"));
+    }
     let is_fatal = found.is_fatal();
     found.iter().cloned().for_each(|fault| faults.push(fault));
     if is_fatal {

@@ -139,7 +139,7 @@ pub(super) fn check(source: &SourceText, file: &Node, faults: &mut Faults) {
 
 fn check_node(source: &SourceText, node: &Node, shape: &Shape, faults: &mut Faults) {
     let mut wrong = |wanted: &str| {
-        let message = format!("{} stands where {wanted} has to", found(node));
+        let message = format!("here is {}, and {wanted} has to be", found(node));
         faults.push(Fault::new(source, &node.place, message).remedy(format!("write {wanted}")));
     };
     let text = node.text();
@@ -202,12 +202,12 @@ fn is_like(node: &Node, shape: &Shape) -> bool {
     }
 }
 
-fn found(node: &Node) -> &'static str {
+fn found(node: &Node) -> String {
     match &node.kind {
-        _ if node.is_null() => "nothing",
-        Kind::Scalar { .. } => "this",
-        Kind::List { .. } => "a list",
-        Kind::Map { .. } => "a mapping",
+        _ if node.is_null() => "nothing".to_owned(),
+        Kind::Scalar { text, .. } => format!("`{}`", text.lines().next().unwrap_or_default()),
+        Kind::List { .. } => "a list".to_owned(),
+        Kind::Map { .. } => "a mapping".to_owned(),
     }
 }
 

@@ -7,6 +7,9 @@ use serde_json::{Map, Value as Json};
 use super::yaml::{Kind, Node};
 use crate::pipeline::{Fault, Faults, SourceText, did_you_mean};
 
+/// Names of an enum that a remedy tells at most.
+const MOST_NAMES: usize = 20;
+
 /// The bytes of the message that `node` tells; what it tells wrongly is among `faults`.
 pub(super) fn encode(source: &SourceText, node: &Node, message: &MessageDescriptor, faults: &mut Faults) -> Vec<u8> {
     build(source, node, message, faults).encode_to_vec()
@@ -121,7 +124,10 @@ fn kind_in_words(field: &FieldDescriptor) -> String {
         FieldKind::Bool => "true or false".to_owned(),
         FieldKind::String => "a text".to_owned(),
         FieldKind::Bytes => "base64".to_owned(),
-        FieldKind::Enum(of) => format!("a name of {}", of.full_name()),
+        FieldKind::Enum(of) => {
+            let names: Vec<String> = of.values().take(MOST_NAMES).map(|value| value.name().to_owned()).collect();
+            format!("a name of {}: {}", of.full_name(), names.join(", "))
+        }
         FieldKind::Message(of) if of.full_name() == "google.protobuf.Timestamp" => {
             "a time as 2026-01-31T08:00:00Z".to_owned()
         }

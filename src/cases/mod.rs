@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 pub use self::case::Case;
 pub use self::format::json_schema;
-pub use self::run::Verdict;
+pub use self::run::{Failure, Verdict};
 
 use self::bind::Bound;
 use self::update::Edit;
@@ -82,7 +82,9 @@ pub fn find(root: &Path, paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     for path in paths {
         let found = |error| Error::invalid(format!("{}: {error}; name a case file or a directory", path.display()));
         let kind = fs::metadata(root.join(path)).map_err(found)?;
-        if kind.is_file() {
+        if kind.is_file() && !path.to_string_lossy().ends_with(ENDING) {
+            return Err(Error::invalid(format!("{}: a case file is called *{ENDING}; name one", path.display())));
+        } else if kind.is_file() {
             files.push(path.clone());
         } else {
             look_through(root, path, 0, &mut files).map_err(found)?;
@@ -113,15 +115,20 @@ fn look_through(root: &Path, dir: &Path, depth: usize, files: &mut Vec<PathBuf>)
     Ok(())
 }
 
-/// Reads case files (relative to `root`); what is wrong with them is among `faults`.
+/// Reads case files (relative to `root`), those that have the text `filter` in their name or anywhere; what is wrong
+/// with them is among `faults`.
 ///
 /// # Errors
 /// `Invalid` when a file cannot be read.
-pub fn read(root: &Path, files: &[PathBuf], faults: &mut Faults) -> Result<Vec<Case>> {
+pub fn read(root: &Path, files: &[PathBuf], filter: Option<&str>, faults: &mut Faults) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for file in files {
         let text = fs::read_to_string(root.join(file))
             .map_err(|error| Error::invalid(format!("{}: {error}; name a case file", file.display())))?;
+        // Others need not be without fault.
+        if filter.is_some_and(|filter| !text.contains(filter) && !file.to_string_lossy().contains(filter)) {
+            continue;
+        }
         let dir = file.parent().unwrap_or(Path::new(""));
         cases.extend(case::read(&SourceText::new(file, &text), dir, faults));
     }

@@ -20,13 +20,13 @@ pub(super) fn named(rows: &[Node], schema: &Schema) -> SchemaRef {
 }
 
 /// Rows with the columns of `schema`, NULL where a row does not name one; `table` is named in faults. `whole`: a row
-/// has to name each column that holds no NULL.
+/// has to name each column that holds no NULL, and this is the remedy for one that does not.
 pub(super) fn batch(
     source: &SourceText,
     table: &str,
     rows: &[Node],
     schema: &SchemaRef,
-    whole: bool,
+    whole: Option<&str>,
     faults: &mut Faults,
 ) -> Option<RecordBatch> {
     let mut objects = Vec::with_capacity(rows.len());
@@ -43,10 +43,10 @@ pub(super) fn batch(
             }
         }
         let missing = |field: &&Arc<Field>| !field.is_nullable() && !object.contains_key(field.name());
-        if let Some(missing) = schema.fields().iter().find(missing).filter(|_| whole && !wrong) {
+        let missing = schema.fields().iter().find(missing).filter(|_| !wrong);
+        if let (Some(missing), Some(remedy)) = (missing, whole) {
             wrong = true;
             let text = format!("column `{}` of {table} is NOT NULL, and this row does not name it", missing.name());
-            let remedy = "name it, or write `partial: columns` beside `rows:`";
             faults.push(Fault::new(source, &row.place, text).remedy(remedy));
         }
         objects.push(Value::Object(object));
@@ -91,7 +91,7 @@ fn cell(
     };
     let json = json.map_err(refused)?;
     let object = Value::Object(Map::from_iter([(name.to_owned(), json.clone())]));
-    decode(&one, &[object]).map_err(|error| refused(error.to_string()))?;
+    decode(&one, &[object]).map_err(|error| refused(plain_words(&error.to_string())))?;
     Ok((name.to_owned(), json))
 }
 
@@ -109,7 +109,13 @@ fn of_type(node: &Node, data_type: &DataType) -> Result<Value, String> {
             Value::String(hex::encode(bytes))
         }
         (data_type, Kind::Scalar { text, .. }) if data_type.is_temporal() => Value::String(text.clone()),
-        (DataType::Decimal128(..) | DataType::Decimal256(..), Kind::Scalar { text, .. }) => Value::String(text.clone()),
+        (DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale), Kind::Scalar { text, .. }) => {
+            let digits = text.split_once('.').map_or(0, |(_, digits)| digits.trim_end_matches('0').len());
+            if digits > usize::try_from(*scale).unwrap_or(0) {
+                return Err(format!("{text} has more than {scale} digits behind the point"));
+            }
+            Value::String(text.clone())
+        }
         (DataType::List(item) | DataType::LargeList(item), Kind::List { items, .. }) => {
             Value::Array(items.iter().map(|node| of_type(node, item.data_type())).collect::<Result<_, _>>()?)
         }
@@ -138,6 +144,15 @@ fn of_type(node: &Node, data_type: &DataType) -> Result<Value, String> {
             value => value,
         },
     })
+}
+
+/// A reader's error without what it says of itself.
+fn plain_words(error: &str) -> String {
+    let error = error.trim_start_matches("Json error: ");
+    match error.strip_prefix("whilst decoding field '").and_then(|rest| rest.split_once("': ")) {
+        Some((_, why)) => why.to_owned(),
+        None => error.to_owned(),
+    }
 }
 
 fn decode(schema: &SchemaRef, rows: &[Value]) -> Result<RecordBatch, arrow::error::ArrowError> {

@@ -4,7 +4,7 @@
 //! happens after that point, as when a machine loses its power. What comes next starts from the tables alone.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +27,14 @@ use crate::fault_point::Snare;
 use crate::lookup::Lookup;
 use crate::memory::Memory;
 use crate::observe::{Observer, Progress};
-use crate::pipeline::{LookupSpec, QueryKind};
+use crate::pipeline::QueryKind;
+use crate::source::memory::NewRecord;
 use crate::storage::Storage;
 
 /// How long a micro-batch of a case may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked whether tables are there.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// How long a store may take for what it was asked for before a kill.
 const SETTLE: Duration = Duration::from_secs(5);
 /// What comparing tables may hold, in bytes.
@@ -42,10 +45,27 @@ const COMPARE_BYTES: u64 = 256 << 20;
 pub enum Verdict {
     /// As it says.
     Pass,
-    /// A table or an error is not as it says: where (a line), what, and how the rows differ.
-    Fail(usize, String, Option<Box<Difference>>),
+    /// Tables or an error are not as it says.
+    Fail(Vec<Failure>),
     /// It could not be seen: the run failed where nothing says so.
     Error(usize, String),
+}
+
+/// What is not as a case says.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The line that says it, from 1.
+    pub line: usize,
+    /// What is there instead.
+    pub message: String,
+    /// How the rows differ.
+    pub difference: Option<Box<Difference>>,
+}
+
+impl Verdict {
+    fn fail(line: usize, message: impl Into<String>) -> Self {
+        Verdict::Fail(vec![Failure { line, message: message.into(), difference: None }])
+    }
 }
 
 /// Runs a case; `samples` rows of each kind of difference are kept. With `look` what its tables hold is found too, for
@@ -70,15 +90,29 @@ pub(super) fn run(bound: &Bound, samples: usize, look: bool) -> (Verdict, Vec<Fo
             }
             None => {}
         }
-        verdict = stage.act(act);
-        if !matches!(verdict, Verdict::Pass) {
+        let looks = matches!(act, Act::Expect(_) | Act::Count { .. });
+        // What tables hold is told of all of them, up to the next thing that happens.
+        if !looks && matches!(verdict, Verdict::Fail(_)) {
+            break;
+        }
+        verdict = match (verdict, stage.act(act)) {
+            (Verdict::Fail(mut failures), Verdict::Fail(more)) => {
+                failures.extend(more);
+                Verdict::Fail(failures)
+            }
+            (failed @ Verdict::Fail(_), _) => failed,
+            (_, next) => next,
+        };
+        if matches!(verdict, Verdict::Error(..)) {
             break;
         }
     }
-    if matches!(verdict, Verdict::Pass)
-        && let Some((line, error)) = stage.failed.take()
-    {
-        verdict = Verdict::Error(line, error.to_string());
+    if matches!(verdict, Verdict::Pass) {
+        if let Some((line, error)) = stage.failed.take() {
+            verdict = Verdict::Error(line, error.to_string());
+        } else if let Some((line, point)) = stage.kill.take() {
+            verdict = Verdict::fail(line, format!("no push comes after it that could be killed at {point}"));
+        }
     }
     stage.end();
     (verdict, found)
@@ -168,18 +202,15 @@ impl<'b> Stage<'b> {
             return Verdict::Error(*line, error.to_string());
         }
         match act {
-            Act::Push(line, records) => {
-                let log = |topic: &str| self.bound.topics.0.get(topic);
-                for (topic, partition, record) in records {
-                    log(topic).map(|log| log.append(*partition, record.clone()));
-                }
-                self.push(*line)
-            }
+            Act::Push(line, records) => self.push(*line, records),
             Act::Restart => self.restart(),
-            Act::Kill(line, point) => {
-                self.kill = Some((*line, point.clone()));
-                Verdict::Pass
-            }
+            Act::Kill(line, point) => match self.kill.replace((*line, point.clone())) {
+                Some((line, point)) => Verdict::fail(
+                    line,
+                    format!("no push comes between it and the next one that could be killed at {point}"),
+                ),
+                None => Verdict::Pass,
+            },
             Act::Clock(time) => {
                 self.told = true;
                 self.clock.set(*time);
@@ -193,20 +224,23 @@ impl<'b> Stage<'b> {
             Act::Count { line, table, count, .. } => match self.rows(table) {
                 Ok(rows) => {
                     let rows: usize = rows.iter().map(RecordBatch::num_rows).sum();
-                    let text = || format!("{} has {rows} rows, and {count} are expected", table.name);
-                    if rows as u64 == *count { Verdict::Pass } else { Verdict::Fail(*line, text(), None) }
+                    let text = || {
+                        let is = counted(rows as u64);
+                        format!("{} has {is}, and {count} expected{}", table.name, self.elsewhere(table))
+                    };
+                    if rows as u64 == *count { Verdict::Pass } else { Verdict::fail(*line, text()) }
                 }
                 Err(error) => Verdict::Error(*line, error.to_string()),
             },
             Act::Failed { line, kind, text } => {
                 let Some((_, error)) = self.failed.take() else {
-                    return Verdict::Fail(*line, "nothing failed, and an error is expected".into(), None);
+                    return Verdict::fail(*line, "nothing failed, and an error is expected");
                 };
                 let message = error.to_string();
                 let is_kind = kind.as_ref().is_none_or(|kind| kind == error.kind().as_str());
                 let is_text = text.as_ref().is_none_or(|text| message.contains(text));
                 let told = || format!("the error is another one ({}): {message}", error.kind().as_str());
-                if is_kind && is_text { Verdict::Pass } else { Verdict::Fail(*line, told(), None) }
+                if is_kind && is_text { Verdict::Pass } else { Verdict::fail(*line, told()) }
             }
         }
     }
@@ -221,13 +255,20 @@ impl<'b> Stage<'b> {
         Some((line, self.rows(table).and_then(|actual| Found::new(table, node, rows, actual))))
     }
 
-    fn push(&mut self, line: usize) -> Verdict {
+    fn push(&mut self, line: usize, records: &[(String, i32, NewRecord)]) -> Verdict {
+        let kill = self.kill.take();
+        // Tables are made before anybody is held: it is the micro-batch that is killed.
+        if let Err(error) = if kill.is_some() { self.process().and_then(|()| self.await_tables()) } else { Ok(()) } {
+            return Verdict::Error(line, error.to_string());
+        }
+        let snare = kill.as_ref().map(|(_, point)| Snare::lay(point));
+        for (topic, partition, record) in records {
+            self.bound.topics.0.get(topic).map(|log| log.append(*partition, record.clone()));
+        }
         if !self.told {
             let last = self.bound.topics.0.values().filter_map(|log| log.last_timestamp()).max();
             self.clock.set(last.and_then(DateTime::from_timestamp_millis).unwrap_or_default());
         }
-        let kill = self.kill.take();
-        let snare = kill.as_ref().map(|(_, point)| Snare::lay(point));
         let pushed = match self.process() {
             Ok(()) => self.wait(snare.as_ref()),
             Err(error) => Err(error),
@@ -243,7 +284,7 @@ impl<'b> Stage<'b> {
                 Verdict::Pass
             }
             (Ok(_), Some((line, point))) => {
-                Verdict::Fail(line, format!("the micro-batch was never at {point}, where it was to be killed"), None)
+                Verdict::fail(line, format!("the micro-batch was never at {point}, where it was to be killed"))
             }
             (Ok(Pushed::Failed(error)), None) => {
                 self.stop();
@@ -256,7 +297,7 @@ impl<'b> Stage<'b> {
 
     fn restart(&mut self) -> Verdict {
         self.stop();
-        self.push(self.bound.case.line)
+        self.push(self.bound.case.line, &[])
     }
 
     fn deps(&self) -> Result<Deps> {
@@ -299,9 +340,36 @@ impl<'b> Stage<'b> {
         Ok(())
     }
 
+    /// Whether the table of each query that follows a topic is there.
+    fn are_made(&self) -> bool {
+        let pipeline = &self.bound.pipeline;
+        let queries = pipeline.queries.iter().filter(|query| query.kind == QueryKind::Streaming);
+        queries
+            .filter_map(|query| pipeline.sink(&query.name))
+            .all(|sink| Path::new(&sink.location).join("_delta_log").join(format!("{:020}.json", 0)).is_file())
+    }
+
+    /// Until each table is there, or the run failed: the push tells how.
+    fn await_tables(&mut self) -> Result<()> {
+        let Some(runtime) = &self.runtime else { return Ok(()) };
+        let ended = || self.following.as_ref().is_none_or(|following| following.task.is_finished());
+        runtime.block_on(async {
+            let made = async {
+                while !self.are_made() && !ended() {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            };
+            let late = |_| Error::unavailable(format!("the tables were not made within {PATIENCE:?}"));
+            tokio::time::timeout(PATIENCE, made).await.map_err(late)
+        })
+    }
+
     /// Whether each query has committed all that its topics hold.
     fn is_through(&self) -> bool {
         let pipeline = &self.bound.pipeline;
+        if !self.are_made() {
+            return false;
+        }
         let committed = self.committed.ends.lock();
         pipeline.queries.iter().all(|query| {
             let sources = pipeline.sources.iter().filter(|source| query.sources.contains(&source.name));
@@ -330,7 +398,8 @@ impl<'b> Stage<'b> {
             };
             let through = async {
                 while !self.is_through() {
-                    self.committed.more.notified().await;
+                    // A table that is made tells nobody.
+                    drop(tokio::time::timeout(LOOK_AGAIN, self.committed.more.notified()).await);
                 }
                 engine::conclude(&self.bound.pipeline, &deps).await
             };
@@ -378,18 +447,31 @@ impl<'b> Stage<'b> {
 
     /// The rows of a table, none where it was never written.
     fn rows(&self, table: &Table) -> Result<Vec<RecordBatch>> {
-        if !table.location.join("_delta_log").is_dir() {
+        if !table.is_there() {
             return Ok(Vec::new());
         }
         let runtime = runtime()?;
         let rows = runtime.block_on(async {
-            let spec = LookupSpec::delta(&table.name, table.location.to_string_lossy());
             let state = SessionContext::new().state();
-            let (_, rows) = Lookup::rows(&spec, None, &Storage::new(), &state).await?;
+            let (_, rows) = Lookup::rows(&table.spec, None, &Storage::new(), &state).await?;
             rows.try_collect().await
         });
         runtime.shutdown_background();
         rows
+    }
+
+    /// What lies beside a sink: where its rows may have gone.
+    fn elsewhere(&self, table: &Table) -> String {
+        let sides = ["_quarantine", "_dead_letters"].map(|side| format!("{}{side}", table.name));
+        let pipeline = &self.bound.pipeline;
+        let told = sides.iter().filter_map(|name| {
+            let spec = engine::side_table(pipeline, name)?;
+            let schema = engine::side_columns(pipeline, name)?.arrow_schema();
+            let rows = self.rows(&Table { name: name.clone(), spec, schema }).ok()?;
+            let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+            (count > 0).then(|| format!("; {} in {name}", counted(count as u64)))
+        });
+        told.collect()
     }
 
     fn expect(&self, expected: &Expectation) -> Verdict {
@@ -397,11 +479,16 @@ impl<'b> Stage<'b> {
             Ok(difference) if difference.is_none() => Verdict::Pass,
             Ok(difference) => {
                 let counts = difference.rows;
-                let text = format!(
-                    "{} has {} rows, and {} are expected: {} are as expected",
-                    expected.table.name, counts.right, counts.left, counts.common
+                let message = format!(
+                    "{} has {}, and {} expected: {} as it has to be{}",
+                    expected.table.name,
+                    counted(counts.right),
+                    counts.left,
+                    counts.common,
+                    self.elsewhere(&expected.table)
                 );
-                Verdict::Fail(expected.line, text, Some(Box::new(difference)))
+                let difference = Some(Box::new(difference));
+                Verdict::Fail(vec![Failure { line: expected.line, message, difference }])
             }
             Err(error) => Verdict::Error(expected.line, error.to_string()),
         }
@@ -411,8 +498,8 @@ impl<'b> Stage<'b> {
         let dir = self.bound.dir.path();
         let told = dir.join("expected.parquet");
         write(&told, &expected.rows)?;
-        let there = match expected.table.location.join("_delta_log").is_dir() {
-            true => expected.table.location.clone(),
+        let there = match expected.table.is_there() {
+            true => PathBuf::from(&expected.table.spec.location),
             false => {
                 let empty = dir.join("empty.parquet");
                 write(&empty, &RecordBatch::new_empty(Arc::clone(&expected.table.schema)))?;
@@ -440,6 +527,10 @@ impl<'b> Stage<'b> {
         }
         Ok(difference)
     }
+}
+
+fn counted(rows: u64) -> String {
+    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
 }
 
 fn runtime() -> Result<Runtime> {

@@ -106,7 +106,9 @@ impl FoundRows {
         }
         for item in gone.iter().filter_map(|&at| items.get(at)) {
             let start = text[..item.place.start].rfind('\n').map_or(0, |at| at + 1);
-            edits.push(Edit { place: start..line_end(text, item.place.end) + 1, text: String::new() });
+            let end = line_end(text, item.place.end);
+            let breaks = text[end..].chars().take_while(|c| "\r\n".contains(*c)).position(|c| c == '\n');
+            edits.push(Edit { place: start..end + breaks.map_or(0, |at| at + 1), text: String::new() });
         }
         if let Some(last) = items.last().filter(|_| !new.is_empty()) {
             let dash = text[..last.place.start].rfind('-').unwrap_or(last.place.start);
@@ -211,8 +213,10 @@ impl FoundRows {
     }
 }
 
+/// Where the line ends that a byte is in, without what ends it.
 fn line_end(text: &str, from: usize) -> usize {
-    text[from..].find('\n').map_or(text.len(), |at| from + at)
+    let end = text[from..].find('\n').map_or(text.len(), |at| from + at);
+    if text[from..end].ends_with('\r') { end - 1 } else { end }
 }
 
 /// The text with these edits.
@@ -230,6 +234,9 @@ pub(super) fn apply(source: &SourceText, mut edits: Vec<Edit>) -> Result<String>
         )));
     }
     let mut text = source.text().to_owned();
+    if text.contains("\r\n") {
+        edits.iter_mut().for_each(|edit| edit.text = edit.text.replace('\n', "\r\n"));
+    }
     for edit in edits.iter().rev() {
         let place = edit.place.start..edit.place.end.min(text.len());
         text.replace_range(place, &edit.text);

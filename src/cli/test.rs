@@ -11,7 +11,7 @@ use similar::TextDiff;
 use super::difference::rows_that_differ;
 use super::output::{print_json, print_line, print_told};
 use super::{Format, Globals, load};
-use crate::cases::{self, Outcome, Rewritten, Selection, Verdict};
+use crate::cases::{self, Failure, Outcome, Rewritten, Selection, Verdict};
 use crate::clock::Stopwatch;
 use crate::engine::Facts;
 use crate::error::{Error, Result};
@@ -49,10 +49,14 @@ impl Test {
             return Ok(());
         }
         let root = load::root(globals)?;
+        if let Some(file) = &self.junit {
+            // An old outcome must not stand for this one.
+            drop(std::fs::remove_file(root.join(file)));
+        }
         let watch = Stopwatch::start();
         let mut faults = Faults::default();
         let files = cases::find(&root, &self.paths)?;
-        let read = cases::read(&root, &files, &mut faults)?;
+        let read = cases::read(&root, &files, self.filter.as_deref(), &mut faults)?;
         let selection = Selection { filter: self.filter, samples: self.rows, update: self.update };
         let facts = Facts { storage: &Storage::new() };
         let (form, rows) = (globals.output, self.rows);
@@ -103,21 +107,25 @@ fn as_text(outcome: &Outcome, most: usize) -> String {
         Verdict::Error(line, message) => {
             format!("{}\n  {}: {}", head("ERROR"), place(outcome, *line), indented(message))
         }
-        Verdict::Fail(line, message, difference) => {
-            let mut text = format!("{}\n  {}: {}", head("FAIL"), place(outcome, *line), indented(message));
-            if let Some(difference) = difference {
-                let table = rows_that_differ(&difference.samples).unwrap_or_default();
-                text.push_str(&format!("\n  {}", indented(&format!("[expected → actual]\n{table}"))));
-                let counts = difference.rows;
-                let hidden = (counts.only_left.max(counts.only_right)).saturating_sub(most as u64);
-                if hidden > 0 {
-                    let all = counts.only_left.max(counts.only_right);
-                    text.push_str(&format!("\n  {hidden} more of a kind are not shown: --rows {all} shows all"));
-                }
-            }
-            text
+        Verdict::Fail(failures) => {
+            let failures = failures.iter().map(|failure| told(outcome, failure, most));
+            std::iter::once(head("FAIL")).chain(failures).collect::<Vec<_>>().join("\n")
         }
     }
+}
+
+/// One thing that is not as a case says.
+fn told(outcome: &Outcome, failure: &Failure, most: usize) -> String {
+    let mut text = format!("  {}: {}", place(outcome, failure.line), indented(&failure.message));
+    let Some(difference) = &failure.difference else { return text };
+    let table = rows_that_differ(&difference.samples).unwrap_or_default();
+    text.push_str(&format!("\n  {}", indented(&format!("[expected → actual]\n{table}"))));
+    let all = difference.rows.only_left.max(difference.rows.only_right);
+    let hidden = all.saturating_sub(most as u64);
+    if hidden > 0 {
+        text.push_str(&format!("\n  {hidden} more of a kind are not shown: --rows {all} shows all"));
+    }
+    text
 }
 
 fn indented(text: &str) -> String {
@@ -125,14 +133,16 @@ fn indented(text: &str) -> String {
 }
 
 fn as_json(outcome: &Outcome) -> serde_json::Value {
-    let (word, line, message, difference) = match &outcome.verdict {
-        Verdict::Pass => ("pass", outcome.line, None, None),
-        Verdict::Fail(line, message, difference) => ("fail", *line, Some(message), difference.as_ref()),
-        Verdict::Error(line, message) => ("error", *line, Some(message), None),
+    let failure =
+        |failure: &Failure| json!({"line": failure.line, "message": failure.message, "difference": failure.difference});
+    let (word, failures) = match &outcome.verdict {
+        Verdict::Pass => ("pass", Vec::new()),
+        Verdict::Fail(failures) => ("fail", failures.iter().map(failure).collect()),
+        Verdict::Error(line, message) => ("error", vec![json!({"line": line, "message": message})]),
     };
     json!({
-        "file": outcome.file.display().to_string(), "case": outcome.name, "outcome": word, "line": line,
-        "seconds": outcome.seconds, "message": message, "difference": difference,
+        "file": outcome.file.display().to_string(), "case": outcome.name, "line": outcome.line, "outcome": word,
+        "seconds": outcome.seconds, "failures": failures,
     })
 }
 
@@ -153,8 +163,13 @@ fn write_junit(path: &Path, outcomes: &[Outcome]) -> Result<()> {
             Verdict::Fail(..) => TestCaseStatus::non_success(NonSuccessKind::Failure),
             Verdict::Error(..) => TestCaseStatus::non_success(NonSuccessKind::Error),
         };
-        if let Verdict::Fail(line, message, _) | Verdict::Error(line, message) = &outcome.verdict {
-            status.set_message(format!("{}: {message}", place(outcome, *line)));
+        let first = match &outcome.verdict {
+            Verdict::Pass => None,
+            Verdict::Fail(failures) => failures.first().map(|failure| (failure.line, &failure.message)),
+            Verdict::Error(line, message) => Some((*line, message)),
+        };
+        if let Some((line, message)) = first {
+            status.set_message(format!("{}: {message}", place(outcome, line)));
             status.set_description(as_text(outcome, usize::MAX));
         }
         let mut case = TestCase::new(outcome.name.clone(), status);

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use chrono::{DateTime, Utc};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
+use futures::StreamExt as _;
 
 use super::commit_info::CommitInfo;
 use super::session::{QuerySession, SessionParts};
 use super::upkeep::Upkeep;
-use super::write::{Gate, Written, watched, write_all};
+use super::write::{Gate, Written, violated, watched, write_all};
 use super::{Deps, side};
 use crate::clock::Stopwatch;
 use crate::contract::ContractEnforcer;
-use crate::error::Result;
-use crate::observe::{Durations, Progress, Records, SinkProgress, check_conservation};
-use crate::pipeline::{Pipeline, QuerySpec};
-use crate::sink::{Add, Created, DeltaSink, Litter, Owner, SinkCommit};
+use crate::error::{Error, Result};
+use crate::observe::{Durations, Progress, Records, Rows, SinkProgress, check_conservation};
+use crate::pipeline::{OnViolation, Pipeline, QuerySpec, SinkFormat, SinkSpec};
+use crate::sink::{Add, Created, DeltaSink, Litter, Owner, ParquetFile, SinkCommit};
 
 /// Runs `spec` once and commits its result. Running it again gives the same table.
 ///
@@ -24,6 +26,9 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     let watch = Stopwatch::start();
     let clock = deps.clock.now();
     let sink_spec = super::sink_of(pipeline, spec)?;
+    if sink_spec.format == SinkFormat::Parquet {
+        return to_parquet(deps, pipeline, spec, sink_spec, clock, watch).await;
+    }
     let owner = Owner::new(&pipeline.name, &spec.name);
     let sides = Arc::new(side::of_query(deps, pipeline, spec, sink_spec, owner.clone()));
     deps.storage.prove_put_if_absent(&sink_spec.location, deps.clock.new_id()).await?;
@@ -69,13 +74,27 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     };
     let mut upkeep = Upkeep::new(deps, sink.owner().clone(), sink_spec);
     upkeep.begin(&mut sink, &gate.sides).await;
+    tell(deps, pipeline, sink_spec, clock, watch, (version as i64, rows));
+    upkeep.finish().await;
+    Ok(())
+}
+
+/// Tells of a job that is done.
+fn tell(
+    deps: &Deps,
+    pipeline: &Pipeline,
+    sink: &SinkSpec,
+    clock: DateTime<Utc>,
+    watch: Stopwatch,
+    (version, rows): (i64, Rows),
+) {
     let millis = watch.elapsed().as_secs_f64() * 1000.0;
     deps.observer.progress(&Progress {
-        name: spec.name.clone(),
+        name: sink.name.clone(),
         pipeline: pipeline.name.clone(),
         timestamp: clock,
         batch_id: 0,
-        version: version as i64,
+        version,
         num_input_rows: 0,
         input_rows_per_second: 0.0,
         processed_rows_per_second: 0.0,
@@ -84,10 +103,66 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
         records: Records::default(),
         rows,
         sources: Vec::new(),
-        sink: SinkProgress { description: sink_spec.location.clone(), num_output_rows: rows.written },
+        sink: SinkProgress { description: sink.location.clone(), num_output_rows: rows.written },
     });
-    upkeep.finish().await;
+}
+
+/// Runs `spec` once into a Parquet file of its own, which then takes the place of the one that is there.
+async fn to_parquet(
+    deps: &Deps,
+    pipeline: &Arc<Pipeline>,
+    spec: &QuerySpec,
+    sink: &SinkSpec,
+    clock: DateTime<Utc>,
+    watch: Stopwatch,
+) -> Result<()> {
+    let session = QuerySession::new(deps, pipeline, SessionParts::of_query(pipeline, spec, true)).await?;
+    let state = session.state(clock)?;
+    let enforcer = ContractEnforcer::new(&sink.contract, &[], &state)?;
+    let logical = watched(pipeline.plan_query(spec, &state).await?, sink)?;
+    let plan = state.create_physical_plan(&logical).await?;
+    let within = |error: Error| error.within(format!("query {}", spec.name));
+    let mut file = ParquetFile::create(sink, &deps.storage, &deps.memory, deps.clock.new_id()).map_err(within)?;
+    let filled = fill(&mut file, plan, &session, &enforcer, sink).await;
+    let rows = match filled {
+        Ok(rows) => rows,
+        Err(error) => {
+            file.abandon().await;
+            return Err(within(error));
+        }
+    };
+    check_conservation(Records::default(), rows)?;
+    file.finish().await.map_err(within)?;
+    tell(deps, pipeline, sink, clock, watch, (0, rows));
     Ok(())
+}
+
+/// What a plan gives, into a file.
+async fn fill(
+    file: &mut ParquetFile,
+    plan: Arc<dyn ExecutionPlan>,
+    session: &QuerySession,
+    enforcer: &ContractEnforcer,
+    sink: &SinkSpec,
+) -> Result<Rows> {
+    let mut stream = execute_stream(plan, session.task_context())?;
+    let mut rows = Rows::default();
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        rows.produced += batch.num_rows() as u64;
+        let kept = match sink.on_violation {
+            OnViolation::Fail => enforcer.enforce(batch).map_err(violated)?,
+            OnViolation::Drop | OnViolation::Quarantine => {
+                let divided = enforcer.divide(batch);
+                let divided = divided.map_err(|e| Error::unavailable(format!("rows cannot be divided: {e}")))?;
+                rows.dropped += divided.broken.map_or(0, |broken| broken.rows.num_rows() as u64);
+                divided.kept
+            }
+        };
+        rows.written += kept.num_rows() as u64;
+        file.write(&kept).await?;
+    }
+    Ok(rows)
 }
 
 /// Writes what a plan gives to files, closed.

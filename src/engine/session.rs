@@ -98,7 +98,7 @@ impl QuerySession {
             session.add_lookup(spec, deps).await?;
         }
         for spec in pipeline.sinks.iter().filter(|s| parts.tables.contains(&s.name)) {
-            session.add_lookup(&LookupSpec::delta(&spec.name, &spec.location), deps).await?;
+            session.add_lookup(&spec.as_lookup(), deps).await?;
         }
         for spec in pipeline.models.iter().filter(|m| parts.models.contains(&m.name)) {
             session.add_model(spec)?;

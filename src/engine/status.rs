@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::letter_list::count_letters;
 use super::{Deps, quarantine};
 use crate::error::Result;
-use crate::pipeline::{Pipeline, QueryKind, QuerySpec};
+use crate::pipeline::{Pipeline, QueryKind, QuerySpec, SinkFormat};
 use crate::sink::{DeltaSink, Owner};
 
 /// One partition of a topic as a query sees it.
@@ -70,6 +70,19 @@ pub async fn status(deps: &Deps, pipeline: &Pipeline) -> Result<Vec<QueryStatus>
 
 async fn of_query(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result<QueryStatus> {
     let spec = super::sink_of(pipeline, query)?;
+    if spec.format == SinkFormat::Parquet {
+        return Ok(QueryStatus {
+            query: query.name.clone(),
+            table: spec.location.clone(),
+            version: None,
+            last_commit: None,
+            topics: Vec::new(),
+            dead_letters: 0,
+            quarantined: 0,
+            lookups: BTreeMap::new(),
+            models: BTreeMap::new(),
+        });
+    }
     let owner = Owner::new(&pipeline.name, &query.name);
     let sink = DeltaSink::open(spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
     let last = sink.last_commit().await?;

@@ -8,7 +8,7 @@ use super::side::{self, SideTables};
 use super::{Deps, chosen_queries, sink_of};
 use crate::error::Result;
 use crate::observe::grouped;
-use crate::pipeline::{Pipeline, SinkSpec};
+use crate::pipeline::{Pipeline, SinkFormat, SinkSpec};
 use crate::sink::{DeltaSink, Maintained, Maintainer, Owner, Round, TableUpkeep};
 use crate::storage;
 
@@ -93,6 +93,9 @@ pub async fn maintain(deps: &Deps, pipeline: &Pipeline, query: Option<&str>) -> 
     let mut seen = BTreeSet::new();
     for query in chosen_queries(pipeline, query)? {
         let spec = sink_of(pipeline, &query)?;
+        if spec.format == SinkFormat::Parquet {
+            continue;
+        }
         let owner = Owner::new(&pipeline.name, &query.name);
         let sink = DeltaSink::open(spec, owner.clone(), &deps.storage, deps.clock.clone()).await?;
         let sides = side::of_query(deps, pipeline, &query, spec, owner.clone());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Pipeline;
+use super::{Pipeline, SinkFormat};
 use crate::error::{Error, Result};
 use crate::offsets::Start;
 
@@ -30,7 +30,11 @@ impl Pipeline {
             }
         }
         for sink in &mut self.sinks {
-            let location = dir.join(&sink.name).to_string_lossy().into_owned();
+            let name = match sink.format {
+                SinkFormat::Delta => sink.name.clone(),
+                SinkFormat::Parquet => format!("{}.parquet", sink.name),
+            };
+            let location = dir.join(name).to_string_lossy().into_owned();
             // A lookup may be what another query of the file writes.
             for lookup in self.lookups.iter_mut().filter(|lookup| lookup.location == sink.location) {
                 lookup.location.clone_from(&location);

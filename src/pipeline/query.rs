@@ -8,7 +8,7 @@ use super::diagnose;
 use super::fault::{Fault, Faults};
 use super::loader::{Loader, Written};
 use super::resolve::{Planned, Resolver};
-use super::spec::{CheckSpec, OnViolation, QueryKind, QuerySpec, SinkMode, SinkSpec};
+use super::spec::{CheckSpec, OnViolation, QueryKind, QuerySpec, SinkFormat, SinkMode, SinkSpec};
 use super::statement::{Kind, Statement, leading_select, normal, single};
 use super::streaming;
 use super::suggest;
@@ -238,6 +238,14 @@ impl<'r, 'a, 'l> Rules<'r, 'a, 'l> {
             let message =
                 format!("`{name}` is written by a batch job, which has no quarantine: each run would fill it");
             self.fault(place, message, "write 'on_violation' 'drop', or leave it out to stop at such a row");
+        }
+        if kind == QueryKind::Streaming && sink.format == SinkFormat::Parquet {
+            let message = format!(
+                "`{name}` is STORED AS PARQUET and written by a streaming query: a file has no commit that could hold \
+                 the offsets, so after a failure rows would be there twice or not at all"
+            );
+            let remedy = "write STORED AS DELTA; a batch job may write a Parquet file from that table";
+            return self.fault(place, message, remedy);
         }
         match (kind, sink.mode) {
             (QueryKind::Streaming, SinkMode::Append) | (QueryKind::Batch, SinkMode::Replace) => {}

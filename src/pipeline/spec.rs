@@ -281,11 +281,22 @@ pub struct ModelSpec {
     pub path: PathBuf,
 }
 
+/// What a sink is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinkFormat {
+    /// A Delta table.
+    Delta,
+    /// One Parquet file, which a batch job replaces.
+    Parquet,
+}
+
 /// A table that a query writes.
 #[derive(Debug, Clone)]
 pub struct SinkSpec {
     /// The table's name in the file.
     pub name: String,
+    /// What it is.
+    pub format: SinkFormat,
     /// A path (absolute: the root is already applied) or a URL.
     pub location: String,
     /// The declared columns and checks.
@@ -352,6 +363,7 @@ impl SinkSpec {
     pub fn append(name: &str, location: &str, contract: Contract) -> Self {
         Self {
             name: name.to_string(),
+            format: SinkFormat::Delta,
             location: location.to_string(),
             contract,
             partition_by: Vec::new(),
@@ -363,6 +375,15 @@ impl SinkSpec {
             quarantine_limit: QUARANTINE_LIMIT,
             upkeep: UpkeepSpec::default(),
         }
+    }
+
+    /// The table, to be read.
+    pub fn as_lookup(&self) -> LookupSpec {
+        let format = match self.format {
+            SinkFormat::Delta => LookupFormat::Delta,
+            SinkFormat::Parquet => LookupFormat::Parquet,
+        };
+        LookupSpec { format, ..LookupSpec::delta(&self.name, &self.location) }
     }
 }
 

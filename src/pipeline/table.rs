@@ -16,7 +16,8 @@ use super::fault::Fault;
 use super::loader::{Loader, TableStatement};
 use super::planner::Catalogue;
 use super::spec::{
-    LEAST_LOG_RETENTION, LEAST_VACUUM_RETENTION, LookupFormat, LookupSpec, OnViolation, SinkMode, SinkSpec, UpkeepSpec,
+    LEAST_LOG_RETENTION, LEAST_VACUUM_RETENTION, LookupFormat, LookupSpec, OnViolation, SinkFormat, SinkMode, SinkSpec,
+    UpkeepSpec,
 };
 use super::statement::normal;
 use super::suggest;
@@ -40,6 +41,8 @@ const SINK_OPTIONS: [&str; 14] = [
     "contract.message",
     "contract.include",
 ];
+/// The options that a sink of one Parquet file has.
+const PARQUET_OPTIONS: [&str; 5] = ["mode", "on_violation", "contract.proto", "contract.message", "contract.include"];
 /// The columns that a quarantine table has besides the sink's.
 pub(super) const QUARANTINE_COLUMNS: [&str; 3] = ["_violations", "_unfit", "_clock"];
 
@@ -178,7 +181,8 @@ impl Loader<'_> {
     /// Reads a sink's declaration.
     pub(super) fn sink(&mut self, mut table: TableStatement<'_>) -> Option<SinkSpec> {
         let before = self.faults.count().0;
-        if table.tree.file_type != "DELTA" {
+        let format = if table.tree.file_type == "PARQUET" { SinkFormat::Parquet } else { SinkFormat::Delta };
+        if !matches!(table.tree.file_type.as_str(), "DELTA" | "PARQUET") {
             let place = table.statement.words(&self.source, &table.tree.file_type).into_iter().next();
             let place = place.unwrap_or_else(|| table.statement.verb(&self.source));
             let message = format!("an INSERT cannot write a table STORED AS {}", table.tree.file_type);
@@ -199,11 +203,46 @@ impl Loader<'_> {
         self.message_contract(&mut table, &contract);
         let location = table.location.as_deref().map(|location| self.locate(location));
         let name = std::mem::take(&mut table.name);
-        let sink =
-            SinkSpec { partition_by, ..SinkSpec::append(&name, &location.clone().unwrap_or_default(), contract) };
-        let sink = self.sink_options(&mut table, sink);
-        table.options.finish("a sink", &SINK_OPTIONS, &mut self.faults);
+        let sink = SinkSpec::append(&name, &location.clone().unwrap_or_default(), contract);
+        let sink = SinkSpec { partition_by, format, ..sink };
+        let sink = match format {
+            SinkFormat::Delta => {
+                let sink = self.sink_options(&mut table, sink);
+                table.options.finish("a sink", &SINK_OPTIONS, &mut self.faults);
+                sink
+            }
+            SinkFormat::Parquet => {
+                let sink = self.parquet_options(&mut table, sink);
+                table.options.finish("a Parquet sink", &PARQUET_OPTIONS, &mut self.faults);
+                sink
+            }
+        };
         (self.faults.count().0 == before && location.is_some()).then_some(sink)
+    }
+
+    /// A Parquet sink with its options: one file, which is replaced as a whole.
+    fn parquet_options(&mut self, table: &mut TableStatement<'_>, mut sink: SinkSpec) -> SinkSpec {
+        let policies = [("fail", OnViolation::Fail), ("drop", OnViolation::Drop)];
+        let policy = table.options.take("on_violation", &mut self.faults, |v| units::one_of(v, &policies));
+        let modes = [("replace", SinkMode::Replace)];
+        let mode = table.options.take("mode", &mut self.faults, |v| units::one_of(v, &modes));
+        sink.on_violation = policy.unwrap_or(sink.on_violation);
+        sink.mode = mode.unwrap_or(sink.mode);
+        let mut wrong = Vec::new();
+        if !sink.location.ends_with(".parquet") {
+            wrong.push((
+                format!("`{}` is one Parquet file, which is replaced as a whole", sink.name),
+                "let LOCATION end with .parquet",
+            ));
+        }
+        if !sink.partition_by.is_empty() {
+            let message = format!("`{}` is one Parquet file, and that has no partitions", sink.name);
+            wrong.push((message, "leave PARTITIONED BY out, or write STORED AS DELTA"));
+        }
+        for (message, remedy) in wrong {
+            self.faults.push(Fault::new(&self.source, &table.name_place, message).remedy(remedy));
+        }
+        sink
     }
 
     /// The sink with its options.

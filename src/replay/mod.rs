@@ -16,7 +16,7 @@ pub use self::recordings::Recordings;
 use crate::content::RowsHash;
 use crate::error::{Error, Result};
 use crate::lookup::Lookup;
-use crate::pipeline::{LookupSpec, Pipeline};
+use crate::pipeline::{LookupFormat, LookupSpec, Pipeline};
 use crate::storage::Storage;
 
 /// Pieces that `cuts` make of a recording, about, where nothing else says how large they are.
@@ -78,7 +78,7 @@ impl Replay {
             // Nothing was written.
             Err(_) => return Ok(Vec::new()),
         };
-        tables.retain(|table| table.join("_delta_log").is_dir());
+        tables.retain(|table| LookupFormat::at(table).is_some());
         tables.sort();
         let mut outcomes = Vec::new();
         for table in tables {
@@ -89,9 +89,10 @@ impl Replay {
 }
 
 async fn outcome(table: &Path) -> Result<Outcome> {
-    let name = table.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = table.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let location = table.to_string_lossy().into_owned();
-    let spec = LookupSpec::delta(&name, &location);
+    let format = LookupFormat::at(table).unwrap_or(LookupFormat::Delta);
+    let spec = LookupSpec { format, ..LookupSpec::delta(&name, &location) };
     let state = SessionContext::new().state();
     let (columns, mut rows) = Lookup::rows(&spec, None, &Storage::new(), &state).await?;
     let mut hash = RowsHash::default();

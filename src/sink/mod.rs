@@ -16,6 +16,7 @@ mod litter;
 mod log;
 mod maintain;
 mod noting;
+mod parquet_file;
 mod replace;
 mod side;
 mod writer;
@@ -33,6 +34,7 @@ pub use history::{History, PastCommit};
 pub use kept::LastCommit;
 pub use litter::Litter;
 pub use maintain::{Maintained, Maintainer, Round, TableRole, TableUpkeep};
+pub use parquet_file::ParquetFile;
 pub use side::{SideCommit, SideFiles, positions};
 pub use writer::SinkWriter;
 

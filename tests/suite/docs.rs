@@ -16,10 +16,10 @@ fn commands(document: &str) -> Vec<String> {
     for line in text.lines() {
         inside ^= line.starts_with("```");
         let mut line = line.trim();
-        for before in ["- ", "run: ", "if "] {
+        for before in ["- ", "run: "] {
             line = line.strip_prefix(before).unwrap_or(line);
         }
-        let line = line.split(" #").next().unwrap_or(line).split("; then").next().unwrap_or(line).trim();
+        let line = line.split(" #").next().unwrap_or(line).split(" || ").next().unwrap_or(line).trim();
         if inside && line.starts_with("flumen ") {
             commands.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
         }

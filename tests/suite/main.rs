@@ -26,6 +26,7 @@ mod log_conformance;
 mod lookups;
 mod main_job;
 mod memory;
+mod parquet_sink;
 mod quarantine;
 mod record;
 mod recordings;

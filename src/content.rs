@@ -6,8 +6,6 @@
 //! have the same rows, as often as each other, unless somebody made them so that they only seem to (an additive hash is
 //! no signature).
 
-use std::sync::Arc;
-
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
@@ -111,7 +109,17 @@ pub fn nested(column: &dyn Array, row: usize) -> Result<String, ArrowError> {
         DataType::List(_) => list(column.as_list::<i32>().value(row)),
         DataType::LargeList(_) => list(column.as_list::<i64>().value(row)),
         DataType::FixedSizeList(..) => list(column.as_fixed_size_list().value(row)),
-        DataType::Map(..) => list(Arc::new(column.as_map().value(row))),
+        DataType::Map(..) => {
+            // The order of a map's entries says nothing. The keys begin the texts, and no two are the same.
+            let entries = column.as_map().value(row);
+            let texts = (0..entries.len()).map(|entry| {
+                let cells = entries.columns().iter().map(|cell| nested(cell.as_ref(), entry));
+                Ok(cells.collect::<Result<Vec<_>, ArrowError>>()?.join(": "))
+            });
+            let mut texts = texts.collect::<Result<Vec<_>, ArrowError>>()?;
+            texts.sort_unstable();
+            Ok(format!("{{{}}}", texts.join(", ")))
+        }
         DataType::Utf8 => Ok(format!("{:?}", column.as_string::<i32>().value(row))),
         DataType::LargeUtf8 => Ok(format!("{:?}", column.as_string::<i64>().value(row))),
         DataType::Utf8View => Ok(format!("{:?}", column.as_string_view().value(row))),
@@ -121,6 +129,8 @@ pub fn nested(column: &dyn Array, row: usize) -> Result<String, ArrowError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use arrow::array::{Int64Array, ListArray, StringArray, StructArray};
     use arrow::datatypes::Int32Type;
 

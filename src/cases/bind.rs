@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -184,7 +185,7 @@ impl Binder<'_> {
             tables: BTreeMap::new(),
             variables: self.case.variables.clone(),
         };
-        for (name, given) in &self.case.tables {
+        for (number, (name, given)) in self.case.tables.iter().enumerate() {
             let name = name.text().unwrap_or_default();
             let path = match given.get("file").and_then(Node::text) {
                 Some(file) => {
@@ -199,7 +200,7 @@ impl Binder<'_> {
                     path
                 }
                 None => {
-                    let path = self.dir.join(format!("lookup-{name}.jsonl"));
+                    let path = self.dir.join(format!("lookup-{number}.jsonl"));
                     fs::write(&path, json_lines(given_rows(given).iter().map(Node::json)))?;
                     path
                 }
@@ -270,7 +271,8 @@ impl Binder<'_> {
     /// The file of a lookup of the case, and these rows as it has them.
     fn lookup(&mut self, pipeline: &Pipeline, name: &Node, given: &Node) -> Option<(PathBuf, Vec<u8>)> {
         let text = name.text().unwrap_or_default();
-        let lines = self.dir.join(format!("lookup-{text}.jsonl"));
+        let number = self.case.tables.iter().position(|(known, _)| known.text() == name.text());
+        let lines = self.dir.join(format!("lookup-{}.jsonl", number.unwrap_or(usize::MAX)));
         if !lines.exists() {
             let message = format!("lookup `{text}` began without rows of the case");
             self.fault(
@@ -286,7 +288,7 @@ impl Binder<'_> {
         let batch =
             rows::batch(&self.case.source, text, given_rows(given), &schema, Some("name it"), &mut self.faults)?;
         match parquet(&batch) {
-            Ok(bytes) => Some((self.dir.join(format!("lookup-{text}.parquet")), bytes)),
+            Ok(bytes) => Some((lines.with_extension("parquet"), bytes)),
             Err(error) => {
                 self.fault(given, format!("these rows are none of a lookup: {error}"), "write simpler ones");
                 None
@@ -325,15 +327,21 @@ impl Binder<'_> {
                 None => {
                     let records = given.get("records").unwrap_or(&given).items().to_vec();
                     let partitions = given.get("partitions").and_then(Node::text).and_then(|text| text.parse().ok());
-                    let log = MemoryLog::new(&source.topic, partitions.unwrap_or(1).clamp(1, MOST_PARTITIONS));
-                    for record in records {
-                        let (partition, record) = self.record(source, &record, self.case.clock);
-                        log.append(partition, record);
+                    if partitions.is_some_and(|partitions| !(1..=MOST_PARTITIONS).contains(&partitions)) {
+                        let node = given.get("partitions").unwrap_or(&given).clone();
+                        self.fault(&node, "a topic of a case has 1 to 10000 partitions".into(), "write such a number");
+                        continue;
                     }
+                    let log = MemoryLog::new(&source.topic, partitions.unwrap_or(1));
+                    let records = records.iter().map(|record| self.record(source, record, self.case.clock));
+                    log.append(records.collect::<Vec<_>>());
                     log
                 }
             };
-            topics.0.insert(source.topic.clone(), log);
+            if topics.0.insert(source.topic.clone(), log).is_some() {
+                let message = format!("topic {} is named twice, here and by its other name", source.topic);
+                self.fault(&name, message, "put all of it under one of them");
+            }
         }
         for source in &pipeline.sources {
             topics.0.entry(source.topic.clone()).or_insert_with(|| MemoryLog::new(&source.topic, 1));
@@ -388,7 +396,8 @@ impl Binder<'_> {
     }
 
     fn base64(&mut self, node: &Node) -> Vec<u8> {
-        STANDARD.decode(node.text().unwrap_or_default()).unwrap_or_else(|error| {
+        let text = node.text().filter(|_| !node.is_null()).unwrap_or("?");
+        STANDARD.decode(text).unwrap_or_else(|error| {
             self.fault(node, format!("this is no base64: {error}"), "write the bytes in base64");
             Vec::new()
         })
@@ -523,7 +532,9 @@ fn json_lines(rows: impl Iterator<Item = Value>) -> String {
 
 /// Rows as a Parquet file.
 pub(super) fn parquet(rows: &RecordBatch) -> Result<Vec<u8>, ParquetError> {
-    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None)?;
+    // Statistics pass NaN over, and who reads believes that all values are within them.
+    let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties))?;
     writer.write(rows)?;
     writer.into_inner()
 }

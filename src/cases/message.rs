@@ -32,6 +32,15 @@ fn build(source: &SourceText, node: &Node, descriptor: &MessageDescriptor, fault
             faults.push(Fault::new(source, &key.place, text).remedy(remedy));
             continue;
         };
+        let rival = field.containing_oneof().and_then(|of| of.fields().find(|other| message.has_field(other)));
+        if let Some(rival) =
+            rival.filter(|_| !value.is_null()).or_else(|| message.has_field(&field).then(|| field.clone()))
+        {
+            let text =
+                format!("field `{}` is here, and `{}` was before: there can be one of the two", name, rival.name());
+            faults.push(Fault::new(source, &key.place, text).remedy("keep one of them"));
+            continue;
+        }
         if value.is_null() && !is_value(&field) {
             continue;
         }

@@ -24,7 +24,7 @@ pub use self::format::json_schema;
 pub use self::run::{Failure, Verdict};
 
 use self::bind::Bound;
-use self::update::Edit;
+use self::update::Found;
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
 use crate::pipeline::{Facts, Faults, SourceText};
@@ -153,15 +153,15 @@ pub fn run(
         selection.filter.as_ref().is_none_or(|filter| named.contains(filter))
     };
     let cases: Vec<Case> = cases.into_iter().filter(wanted).collect();
-    let found = Mutex::new(Faults::default());
-    let bound = each(cores(), cases, &|case| {
+    let all = each(cores(), cases, &|case| {
         let mut faults = Faults::default();
-        let bound = bind(case, root, facts, &mut faults);
-        faults.iter().cloned().for_each(|fault| found.lock().push(fault));
-        bound
+        (bind(case, root, facts, &mut faults), faults)
     });
-    found.into_inner().iter().cloned().for_each(|fault| faults.push(fault));
-    let bound: Vec<Bound> = bound.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
+    let mut bound: Vec<Bound> = Vec::new();
+    for (one, found) in all {
+        found.iter().cloned().for_each(|fault| faults.push(fault));
+        bound.extend(one?);
+    }
     if faults.is_fatal() {
         return Ok((Vec::new(), Vec::new()));
     }
@@ -186,15 +186,14 @@ fn run_bound(
     selection: &Selection,
     done: &(dyn Fn(&Outcome) + Sync),
 ) -> Result<(Vec<Outcome>, Vec<Rewritten>)> {
-    let edits: Mutex<BTreeMap<PathBuf, (SourceText, Vec<Edit>)>> = Mutex::default();
+    let all: Mutex<BTreeMap<PathBuf, (SourceText, Vec<Found>)>> = Mutex::default();
     let run = |bound: Bound| -> Result<Outcome> {
         let watch = Stopwatch::start();
         let (verdict, found) = run::run(&bound, selection.samples, selection.update);
-        for found in found {
+        if selection.update {
             let source = &bound.case.source;
-            let of = found.edits(source)?;
-            let mut edits = edits.lock();
-            edits.entry(source.file().to_owned()).or_insert_with(|| (source.clone(), Vec::new())).1.extend(of);
+            let mut all = all.lock();
+            all.entry(source.file().to_owned()).or_insert_with(|| (source.clone(), Vec::new())).1.extend(found);
         }
         let (file, name, line) = (bound.case.file().to_owned(), bound.case.name.clone(), bound.case.line);
         let outcome = Outcome { file, name, line, seconds: watch.elapsed().as_secs_f64(), verdict };
@@ -208,17 +207,21 @@ fn run_bound(
     let mut outcomes = outcomes.into_iter().collect::<Result<Vec<Outcome>>>()?;
     outcomes.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     let mut rewritten = Vec::new();
-    for (file, (source, edits)) in edits.into_inner() {
-        let (before, after) = (source.text().to_owned(), update::apply(&source, edits)?);
+    for (file, (source, found)) in all.into_inner() {
+        let (before, after) = (source.text().to_owned(), update::rewritten(&source, &found)?);
         if before != after {
-            let failed = |error: std::io::Error| {
-                Error::unavailable(format!("{} cannot be written", file.display())).caused_by(error)
-            };
-            fs::write(root.join(&file), &after).map_err(failed)?;
+            write(&root.join(&file), &after)?;
             rewritten.push(Rewritten { file, before, after });
         }
     }
     Ok((outcomes, rewritten))
+}
+
+/// Writes a file anew, in one step.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let aside = path.with_extension("yaml.aside");
+    let written = fs::write(&aside, text).and_then(|()| fs::rename(&aside, path));
+    written.map_err(|error| Error::unavailable(format!("{} cannot be written", path.display())).caused_by(error))
 }
 
 /// As many threads as there are cores.

@@ -108,7 +108,14 @@ fn of_type(node: &Node, data_type: &DataType) -> Result<Value, String> {
             let bytes = STANDARD.decode(text).map_err(|error| format!("it is no base64 ({error})"))?;
             Value::String(hex::encode(bytes))
         }
-        (data_type, Kind::Scalar { text, .. }) if data_type.is_temporal() => Value::String(text.clone()),
+        (data_type, Kind::Scalar { text, .. }) if data_type.is_temporal() => {
+            let digits =
+                text.split_once('.').map_or(0, |(_, rest)| rest.chars().take_while(char::is_ascii_digit).count());
+            if digits > 6 {
+                return Err(format!("{text} has more than microseconds"));
+            }
+            Value::String(text.clone())
+        }
         (DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale), Kind::Scalar { text, .. }) => {
             let digits = text.split_once('.').map_or(0, |(_, digits)| digits.trim_end_matches('0').len());
             if digits > usize::try_from(*scale).unwrap_or(0) {

@@ -262,12 +262,15 @@ impl<'b> Stage<'b> {
             return Verdict::Error(line, error.to_string());
         }
         let snare = kill.as_ref().map(|(_, point)| Snare::lay(point));
-        for (topic, partition, record) in records {
-            self.bound.topics.0.get(topic).map(|log| log.append(*partition, record.clone()));
-        }
         if !self.told {
-            let last = self.bound.topics.0.values().filter_map(|log| log.last_timestamp()).max();
+            let there = self.bound.topics.0.values().filter_map(|log| log.last_timestamp());
+            let last = there.chain(records.iter().map(|(_, _, record)| record.timestamp)).max();
             self.clock.set(last.and_then(DateTime::from_timestamp_millis).unwrap_or_default());
+        }
+        // The run is reading all the while: clock and snare come first, and all records of a topic at once.
+        for (topic, log) in &self.bound.topics.0 {
+            let of = records.iter().filter(|(to, ..)| to == topic);
+            log.append(of.map(|(_, partition, record)| (*partition, record.clone())));
         }
         let pushed = match self.process() {
             Ok(()) => self.wait(snare.as_ref()),
@@ -376,7 +379,7 @@ impl<'b> Stage<'b> {
             sources.filter_map(|source| self.bound.topics.0.get_key_value(&source.topic)).all(|(topic, log)| {
                 log.ends().into_iter().all(|(partition, end)| {
                     let key = (query.name.clone(), topic.clone(), partition);
-                    end == 0 || committed.get(&key).is_some_and(|committed| *committed >= end)
+                    committed.get(&key).is_some_and(|committed| *committed >= end)
                 })
             })
         })

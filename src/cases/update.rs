@@ -10,16 +10,17 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::bind::{Expectation, Table};
-use super::yaml::{Kind, Node, plain};
+use super::rows;
+use super::yaml::{self, Kind, Node, plain};
 use crate::error::{Error, Result};
-use crate::pipeline::SourceText;
+use crate::pipeline::{Faults, SourceText};
 
 /// Rows that a file may get: more are no case for people.
 const MOST_ROWS: usize = 1000;
 
 /// A place of a file, written anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Edit {
+struct Edit {
     place: Range<usize>,
     text: String,
 }
@@ -32,6 +33,7 @@ pub(super) enum Found {
     Rows(Box<FoundRows>),
 }
 
+#[derive(Clone)]
 pub(super) struct FoundRows {
     node: Node,
     schema: SchemaRef,
@@ -71,7 +73,7 @@ impl Found {
     }
 
     /// What has to be written anew.
-    pub(super) fn edits(&self, source: &SourceText) -> Result<Vec<Edit>> {
+    fn edits(&self, source: &SourceText) -> Result<Vec<Edit>> {
         match self {
             Found::Count(node, rows) if node.text() == Some(&rows.to_string()) => Ok(Vec::new()),
             Found::Count(node, rows) => Ok(vec![Edit { place: node.place.clone(), text: rows.to_string() }]),
@@ -105,7 +107,8 @@ impl FoundRows {
             return Ok(vec![Edit { place: self.node.place.clone(), text: format!("[{}]", rows.join(", ")) }]);
         }
         for item in gone.iter().filter_map(|&at| items.get(at)) {
-            let start = text[..item.place.start].rfind('\n').map_or(0, |at| at + 1);
+            let dash = text[..item.place.start].rfind('-').unwrap_or(item.place.start);
+            let start = text[..dash].rfind('\n').map_or(0, |at| at + 1);
             let end = line_end(text, item.place.end);
             let breaks = text[end..].chars().take_while(|c| "\r\n".contains(*c)).position(|c| c == '\n');
             edits.push(Edit { place: start..end + breaks.map_or(0, |at| at + 1), text: String::new() });
@@ -153,7 +156,9 @@ impl FoundRows {
 
     fn same(&self, one: Option<&Value>, two: Option<&Value>) -> bool {
         let (one, two) = (one.unwrap_or(&Value::Null), two.unwrap_or(&Value::Null));
+        let whole = |value: &Value| value.is_i64() || value.is_u64();
         match (one.as_f64(), two.as_f64()) {
+            _ if whole(one) && whole(two) => one == two,
             (Some(one), Some(two)) => (one - two).abs() <= self.tolerance * one.abs().max(two.abs()).max(1.0),
             _ => one == two,
         }
@@ -177,7 +182,8 @@ impl FoundRows {
             let told = yaml_text(value.unwrap_or(&Value::Null));
             match item.get(name) {
                 Some(cell) if cell.place.is_empty() => {
-                    edits.push(Edit { place: cell.place.clone(), text: format!(" {told}") });
+                    let text = if told == "null" { String::new() } else { format!(" {told}") };
+                    edits.push(Edit { place: cell.place.clone(), text });
                 }
                 Some(cell) => edits.push(Edit { place: cell.place.clone(), text: told }),
                 None if *block => {
@@ -207,7 +213,7 @@ impl FoundRows {
     fn row(&self, row: &Map<String, Value>) -> String {
         let cells = self.schema.fields().iter().filter_map(|field| {
             let value = row.get(field.name()).filter(|value| !value.is_null())?;
-            Some(format!("{}: {}", field.name(), yaml_text(value)))
+            Some(format!("{}: {}", yaml_text(&Value::String(field.name().clone())), yaml_text(value)))
         });
         format!("{{{}}}", cells.collect::<Vec<_>>().join(", "))
     }
@@ -219,11 +225,101 @@ fn line_end(text: &str, from: usize) -> usize {
     if text[from..end].ends_with('\r') { end - 1 } else { end }
 }
 
-/// The text with these edits.
+/// The text with what was found in the place of what was expected. It is read again before anybody writes it: a file
+/// that is written in a way that this does not keep stays as it is.
 ///
 /// # Errors
-/// `Invalid` when one place would be written in two ways: an anchor that cases share.
-pub(super) fn apply(source: &SourceText, mut edits: Vec<Edit>) -> Result<String> {
+/// `Invalid` when it cannot be rewritten so.
+pub(super) fn rewritten(source: &SourceText, found: &[Found]) -> Result<String> {
+    let mut edits = Vec::new();
+    for found in found {
+        edits.extend(found.edits(source)?);
+    }
+    let after = apply(source, edits)?;
+    tracing::debug!(file = %source.file().display(), "rewritten:\n{after}");
+    if after != source.text() && !is_as_found(source, &SourceText::new(source.file(), &after), found) {
+        return Err(Error::invalid(format!(
+            "{}: it is written in a way that --update would not keep, and stays as it is; write expected rows as \
+             `- {{column: value}}`, one a line, without anchors",
+            source.file().display()
+        )));
+    }
+    Ok(after)
+}
+
+/// Whether a file says the same as before, but for what it expects, and expects what was found.
+fn is_as_found(before: &SourceText, after: &SourceText, found: &[Found]) -> bool {
+    let (Ok(old), Ok(new)) = (yaml::read(before), yaml::read(after)) else { return false };
+    let (olds, news) = (expectations(&old), expectations(&new));
+    let same = frame(&old) == frame(&new) && olds.len() == news.len();
+    same && found.iter().all(|found| {
+        let places = olds.iter().zip(&news).filter(|(old, _)| old.place == found.node().place);
+        let mut any = false;
+        let all = places.map(|(_, new)| found.is_in(after, new)).fold(true, |all, is| {
+            any = true;
+            all && is
+        });
+        any && all
+    })
+}
+
+/// The nodes of what a file expects, in its order.
+fn expectations(file: &Node) -> Vec<&Node> {
+    let mut nodes = Vec::new();
+    for case in file.get("cases").map(Node::items).unwrap_or_default() {
+        let steps = case.get("steps").map(Node::items).unwrap_or_default();
+        for holder in steps.iter().chain([case]) {
+            let rows = holder.get("expect").map(Node::entries).unwrap_or_default();
+            nodes.extend(rows.iter().map(|(_, given)| given.get("rows").unwrap_or(given)));
+            nodes.extend(holder.get("counts").map(Node::entries).unwrap_or_default().iter().map(|(_, count)| count));
+        }
+    }
+    nodes
+}
+
+/// A file without what it expects.
+fn frame(node: &Node) -> Value {
+    match &node.kind {
+        Kind::Map { entries, .. } => {
+            let entry = |(key, value): &(Node, Node)| {
+                let name = key.text().unwrap_or_default().to_owned();
+                let expects = matches!(name.as_str(), "expect" | "counts");
+                let names = || value.entries().iter().filter_map(|(name, _)| Some(Value::from(name.text()?))).collect();
+                let value = if expects { Value::Array(names()) } else { frame(value) };
+                (name, value)
+            };
+            Value::Object(entries.iter().map(entry).collect())
+        }
+        Kind::List { items, .. } => Value::Array(items.iter().map(frame).collect()),
+        Kind::Scalar { .. } => node.json(),
+    }
+}
+
+impl Found {
+    fn node(&self) -> &Node {
+        match self {
+            Found::Count(node, _) => node,
+            Found::Rows(rows) => &rows.node,
+        }
+    }
+
+    /// Whether a node says what was found.
+    fn is_in(&self, source: &SourceText, node: &Node) -> bool {
+        let rows = match self {
+            Found::Count(_, rows) => return node.text() == Some(&rows.to_string()),
+            Found::Rows(rows) => rows,
+        };
+        let mut faults = Faults::default();
+        let told = rows::batch(source, &rows.table, node.items(), &rows.schema, None, &mut faults);
+        let Some(Ok(expected)) = told.map(|told| objects(&told)) else { return false };
+        let again = FoundRows { expected, node: node.clone(), ..rows.as_ref().clone() };
+        let (pairs, gone, new) = again.matched();
+        let columns = rows.schema.fields().len();
+        gone.is_empty() && new.is_empty() && pairs.iter().all(|&(one, two)| again.same_cells(one, two) == columns)
+    }
+}
+
+fn apply(source: &SourceText, mut edits: Vec<Edit>) -> Result<String> {
     edits.sort_by_key(|edit| (edit.place.start, edit.place.end));
     edits.dedup();
     if let Some(pair) = edits.windows(2).find(|pair| pair[1].place.start < pair[0].place.end) {
@@ -238,8 +334,10 @@ pub(super) fn apply(source: &SourceText, mut edits: Vec<Edit>) -> Result<String>
         edits.iter_mut().for_each(|edit| edit.text = edit.text.replace('\n', "\r\n"));
     }
     for edit in edits.iter().rev() {
-        let place = edit.place.start..edit.place.end.min(text.len());
-        text.replace_range(place, &edit.text);
+        let end = edit.place.end.min(text.len());
+        if text.get(edit.place.start..end).is_some() {
+            text.replace_range(edit.place.start..end, &edit.text);
+        }
     }
     Ok(text)
 }

@@ -1,6 +1,6 @@
 //! YAML as a tree whose every node knows its place in the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
@@ -116,8 +116,20 @@ pub(super) fn plain(text: &str) -> Value {
 /// # Errors
 /// What is no YAML, or more than is read, with its place.
 pub(super) fn read(source: &SourceText) -> Result<Node, Box<Fault>> {
-    let mut reader =
-        Reader { source, parser: Parser::new_from_str(source.text()), anchors: BTreeMap::new(), nodes: 0, brackets: 0 };
+    let text = source.text();
+    if let Some(at) = text.find('\u{feff}') {
+        let fault = Fault::new(source, &(at..at + '\u{feff}'.len_utf8()), "here is a byte order mark");
+        return Err(Box::new(fault.remedy("save the file as UTF-8 without it")));
+    }
+    let starts = (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect());
+    let mut reader = Reader {
+        source,
+        parser: Parser::new_from_str(source.text()),
+        anchors: BTreeMap::new(),
+        nodes: 0,
+        brackets: 0,
+        starts,
+    };
     let mut document = None;
     loop {
         let (event, span) = reader.next()?;
@@ -141,6 +153,8 @@ struct Reader<'s> {
     nodes: usize,
     /// The brackets and braces that are open.
     brackets: usize,
+    /// Where each character begins, when not all of them are of one byte.
+    starts: Option<Vec<usize>>,
 }
 
 impl<'s> Reader<'s> {
@@ -150,14 +164,20 @@ impl<'s> Reader<'s> {
             Some(Err(error)) => {
                 let at = self.byte(error.marker());
                 let message = format!("this is no YAML: {}", error.info());
-                Err(self.at(&(at..at + 1), &message, "mind indentation, quotes and colons"))
+                let width = self.source.text()[at..].chars().next().map_or(0, char::len_utf8);
+                Err(self.at(&(at..at + width), &message, "mind indentation, quotes and colons"))
             }
             None => Ok((Event::StreamEnd, Span::empty(Marker::default()))),
         }
     }
 
+    /// The byte of a mark, which counts characters.
     fn byte(&self, marker: &Marker) -> usize {
-        self.source.byte(marker.line(), marker.col() + 1)
+        let index = marker.index();
+        match &self.starts {
+            Some(starts) => starts.get(index).copied().unwrap_or(self.source.text().len()),
+            None => index.min(self.source.text().len()),
+        }
     }
 
     fn fault(&self, span: &Span, message: &str, remedy: &str) -> Box<Fault> {
@@ -179,7 +199,13 @@ impl<'s> Reader<'s> {
             Event::Scalar(text, style, anchor, _) => {
                 let plain = style == ScalarStyle::Plain;
                 let kind = Kind::Scalar { text: text.into_owned(), plain };
-                (Node { place: start..self.byte(&span.end), kind }, anchor)
+                // A block of text begins with its sign, a line before, and its mark is where the next line begins.
+                let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                let sign = if block { self.source.text()[..start].rfind(['|', '>']) } else { None };
+                let start = sign.unwrap_or(start);
+                let end = self.byte(&span.end).max(start);
+                let end = start + self.source.text()[start..end].trim_end().len();
+                (Node { place: start..end, kind }, anchor)
             }
             Event::Alias(id) => {
                 let anchored = self.anchors.get(&id).cloned();
@@ -189,7 +215,7 @@ impl<'s> Reader<'s> {
                 return Ok(anchored);
             }
             Event::SequenceStart(anchor, _) => {
-                let block = !self.source.text()[start..].starts_with('[');
+                let block = !self.is_in_brackets(start, '[');
                 self.brackets += usize::from(!block);
                 let mut items: Vec<Node> = Vec::new();
                 let end = loop {
@@ -204,7 +230,7 @@ impl<'s> Reader<'s> {
                 (Node { place: start..end, kind: Kind::List { items, block, within } }, anchor)
             }
             Event::MappingStart(anchor, _) => {
-                let block = !self.source.text()[start..].starts_with('{');
+                let block = !self.is_in_brackets(start, '{');
                 self.brackets += usize::from(!block);
                 let (entries, end) = self.entries(depth)?;
                 self.brackets -= usize::from(!block);
@@ -219,9 +245,19 @@ impl<'s> Reader<'s> {
         Ok(node)
     }
 
+    /// Whether what begins at a byte is written in brackets, behind its anchor and its tag.
+    fn is_in_brackets(&self, start: usize, bracket: char) -> bool {
+        let mut rest = self.source.text()[start..].trim_start();
+        while rest.starts_with(['&', '!']) {
+            rest = rest.find(char::is_whitespace).map_or("", |end| rest[end..].trim_start());
+        }
+        self.brackets > 0 || rest.starts_with(bracket)
+    }
+
     /// The entries of a mapping, and where it ends.
     fn entries(&mut self, depth: usize) -> Result<(Entries, usize), Box<Fault>> {
         let mut entries = Entries::new();
+        let mut names = HashSet::new();
         loop {
             let (event, span) = self.next()?;
             if event == Event::MappingEnd {
@@ -231,7 +267,7 @@ impl<'s> Reader<'s> {
             let Some(name) = key.text() else {
                 return Err(self.at(&key.place, "a key is a word", "write `name: value`"));
             };
-            if entries.iter().any(|(other, _)| other.text() == Some(name)) {
+            if !names.insert(name.to_owned()) {
                 let message = format!("key `{name}` is here twice");
                 return Err(self.at(&key.place, &message, "keep one of the two"));
             }
@@ -239,7 +275,9 @@ impl<'s> Reader<'s> {
             let mut value = self.node(event, span, depth + 1)?;
             if value.place.is_empty() && value.is_null() {
                 // Nothing stands there: what follows belongs to what comes next.
-                value.place = key.place.end..key.place.end;
+                let rest = &self.source.text()[key.place.end..];
+                let colon = rest.find(':').map_or(0, |at| at + 1);
+                value.place = key.place.end + colon..key.place.end + colon;
             }
             entries.push((key, value));
         }

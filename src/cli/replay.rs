@@ -123,8 +123,14 @@ impl ReplayVerb {
             Arc::new(recordings)
         };
         let replaced: Vec<String> = self.tables.iter().map(|(name, _)| name.clone()).collect();
-        let remaking =
-            Remaking { pipeline, replaced: &replaced, topics, samples: self.samples, storage: Storage::new() };
+        let remaking = Remaking {
+            pipeline,
+            replaced: &replaced,
+            topics,
+            live: self.recordings.is_empty(),
+            samples: self.samples,
+            storage: Storage::new(),
+        };
         let no_room = |error: std::io::Error| Error::unavailable("there is no room for tables").caused_by(error);
         let scratch = tempfile::tempdir().map_err(no_room)?;
         let into = self.into.as_ref().map(|into| environment.resolve(&into.to_string_lossy()));
@@ -135,9 +141,8 @@ impl ReplayVerb {
                 let text = format!("--into: {} is there already; name another directory", dir.display());
                 return Err(Error::invalid(text));
             }
-            std::fs::create_dir_all(&dir).map_err(no_room)?;
             let again = remaking.again(&like.table, version, &dir).await?;
-            if into.is_none() {
+            if into.is_none() && dir.exists() {
                 std::fs::remove_dir_all(&dir).map_err(no_room)?;
             }
             made += u64::from(again.skipped.is_none());

@@ -9,10 +9,12 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt as _;
 use parquet::arrow::ArrowWriter;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -100,6 +102,8 @@ pub struct Remaking<'a> {
     pub replaced: &'a [String],
     /// Opens topics: recordings, or the topics themselves.
     pub topics: Arc<dyn OpenTopic>,
+    /// Whether these are the topics themselves.
+    pub live: bool,
     /// Rows that are shown of each kind of difference.
     pub samples: usize,
     /// The stores.
@@ -115,7 +119,7 @@ struct Micro {
 }
 
 impl Remaking<'_> {
-    /// Makes one commit again, into tables under `dir`, which has to be empty.
+    /// Makes one commit again, into tables under `dir`, which is made.
     ///
     /// # Errors
     /// `Invalid` when the pipeline writes no such table; `Violated` when something is gone that the commit was made
@@ -137,6 +141,8 @@ impl Remaking<'_> {
             return Ok(again);
         }
         let micro = Micro::of(&commit)?;
+        std::fs::create_dir_all(dir)
+            .map_err(|error: std::io::Error| Error::unavailable("there is no room for tables").caused_by(error))?;
         let pipeline = self.pinned(table, &micro, dir).await?;
         let clock = micro.clock;
         let topics = OnlyRanges::new(Arc::clone(&self.topics), micro.ranges, micro.topic_ids);
@@ -178,7 +184,9 @@ impl Remaking<'_> {
         match (text("query"), sources) {
             (Some(query), Some(sources)) if query == table && text("pipeline") == Some(&self.pipeline.name) => {
                 let any = sources.iter().any(|source| source["from"].as_i64() < source["to"].as_i64());
-                (!any).then(|| "it read no records".to_owned())
+                let added = commit.info.get("rows").and_then(|rows| rows["written"].as_u64()).unwrap_or(0) > 0;
+                let why = if added { "a retry of dead letters wrote it" } else { "it read no records" };
+                (!any).then(|| why.to_owned())
             }
             (Some(query), Some(_)) => {
                 Some(format!("query {query} of pipeline {} wrote it", text("pipeline").unwrap_or_default()))
@@ -197,7 +205,16 @@ impl Remaking<'_> {
             }
         }
         let records = micro.ranges.values().flatten().map(|range| (range.to - range.from).max(0) as u64).sum::<u64>();
-        let mut pipeline = self.pipeline.clone().elsewhere(dir)?;
+        let mut pipeline = self.pipeline.clone();
+        let registries: Vec<_> = pipeline.sources.iter_mut().map(|source| source.registry.take()).collect();
+        if !self.live {
+            pipeline.sources.iter_mut().zip(&registries).for_each(|(source, kept)| source.registry.clone_from(kept));
+        }
+        let mut pipeline = pipeline.elsewhere(dir)?;
+        if self.live {
+            // Who reads the topic itself may ask its registry, too.
+            pipeline.sources.iter_mut().zip(registries).for_each(|(source, kept)| source.registry = kept);
+        }
         // Also those that the file writes itself: as they were, where they were.
         pipeline.lookups = lookups;
         pipeline.sources.iter_mut().for_each(|source| source.max_rows = Some(records.max(1)));
@@ -220,7 +237,10 @@ impl Remaking<'_> {
             let changed = || gone("its files are others now, and files have no versions".to_owned());
             return if now == version { Ok(()) } else { Err(changed()) };
         }
-        let pinned = LookupSpec { version: version.parse().ok(), ..lookup.clone() };
+        let Ok(number) = version.parse::<u64>() else {
+            return Err(gone("the lookup was a file then, and is a Delta table now".to_owned()));
+        };
+        let pinned = LookupSpec { version: Some(number), ..lookup.clone() };
         let is_there = async {
             let (_, mut rows) = Lookup::rows(&pinned, pinned.version, &self.storage, &state).await?;
             while rows.next().await.transpose()?.is_some() {}
@@ -262,8 +282,13 @@ impl Remaking<'_> {
         let then = dir.join("then.parquet");
         let failed = |e: parquet::errors::ParquetError| Error::unavailable("rows could not be kept").caused_by(e);
         let file = File::create(&then).map_err(|e| Error::unavailable("there is no room for rows").caused_by(e))?;
-        let schema = sink.contract.arrow_schema();
-        let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), None).map_err(failed)?;
+        // What is NOT NULL now may have been missing then.
+        let fields = sink.contract.arrow_schema();
+        let fields = fields.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        // Statistics pass NaN over, and who reads believes that all values are within them.
+        let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
+        let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(failed)?;
         history.rows(commit, &schema, |batch| writer.write(&batch).map_err(failed)).await?;
         writer.close().map_err(failed)?;
         let [then, now] = [("then", then.to_string_lossy().into_owned()), ("now", location)]
@@ -279,11 +304,24 @@ impl Remaking<'_> {
     }
 }
 
-/// What the last commit of the table of a replay says.
+/// What the commits of the table of a replay say, with the sums of what they count.
 async fn last_info(location: &str, storage: &Storage) -> Result<Map<String, Value>> {
     let history = History::open(location, storage)?;
-    let newest = history.newest().await?;
-    Ok(history.commit(newest).await?.info)
+    let mut sums = Map::new();
+    // A replay may cut what was one micro-batch: its counts are theirs together.
+    for version in 0..=history.newest().await? {
+        let mut info = history.commit(version).await?.info;
+        for object in ["records", "rows"] {
+            let before = sums.get(object).and_then(Value::as_object);
+            let Some(counts) = info.get_mut(object).and_then(Value::as_object_mut) else { continue };
+            for (name, count) in counts {
+                let more = before.and_then(|before| before.get(name)?.as_u64()).unwrap_or(0);
+                *count = Value::from(count.as_u64().unwrap_or(0) + more);
+            }
+        }
+        sums.extend(info);
+    }
+    Ok(sums)
 }
 
 impl Micro {

@@ -77,19 +77,22 @@ impl MemoryLog {
         Ok(copy)
     }
 
-    /// Appends a record to a partition, which is made when it is new; returns its offset.
-    pub fn append(&self, partition: i32, record: NewRecord) -> i64 {
+    /// Appends records, each to its partition, which is made when it is new. A reader sees none or all of them.
+    pub fn append(&self, records: impl IntoIterator<Item = (i32, NewRecord)>) {
         let mut partitions = self.partitions.lock();
-        let kept = partitions.entry(partition).or_default();
-        let offset = kept.high;
-        kept.push(offset, record);
-        kept.high = offset + 1;
-        offset
+        for (partition, record) in records {
+            let kept = partitions.entry(partition).or_default();
+            let offset = kept.high;
+            kept.push(offset, record);
+            kept.high = offset + 1;
+        }
     }
 
-    /// The offset behind the last record of each partition.
+    /// The offset behind the last record of each partition that holds any offset.
     pub fn ends(&self) -> BTreeMap<i32, i64> {
-        self.partitions.lock().iter().map(|(&partition, kept)| (partition, kept.high)).collect()
+        let partitions = self.partitions.lock();
+        let held = partitions.iter().filter(|(_, kept)| kept.low < kept.high);
+        held.map(|(&partition, kept)| (partition, kept.high)).collect()
     }
 
     /// The latest timestamp of a record, in milliseconds since the epoch.

@@ -237,6 +237,31 @@ fn a_commit_is_made_again_from_what_it_says_of_itself() {
 }
 
 #[test]
+fn a_large_commit_is_made_again_in_pieces_and_is_the_same() {
+    let topic = topics::new_topic(Broker::shared(), "large", 1);
+    let values = impressions(0..1_000);
+    let many: Vec<_> = values.iter().cycle().take(130_000).cloned().collect();
+    topics::produce(Broker::shared(), &topic, 0, &many);
+    let dir = workspace();
+    let root = dir.path();
+    let file = format!(
+        "CREATE EXTERNAL TABLE ads STORED AS KAFKA LOCATION 'kafka://${{env:KAFKA_BROKERS}}/{topic}'
+         OPTIONS ('value.proto' 'proto/ads/v1/ads.proto', 'value.message' 'ads.v1.AdImpression');
+         CREATE EXTERNAL TABLE out (at BIGINT) STORED AS DELTA LOCATION 'tables/out';
+         INSERT INTO out SELECT _offset FROM ads WHERE _offset % 3 > 0;"
+    );
+    std::fs::write(root.join("large.sql"), file).unwrap();
+    finish(&mut Broker::shared().flumen(root, ["run", "large.sql", "--available-now"])).exits(0);
+    let infos = delta::commit_infos(&root.join("tables/out"));
+    let read = |info: &Value| info["records"]["read"].as_u64().unwrap();
+    // More than a run dares to take at first.
+    let version = infos.iter().position(|info| read(info) > 50_000).unwrap();
+    let words = ["-o", "json", "replay", "large.sql", "--like", &format!("out@{version}")];
+    let again = finish(&mut Broker::shared().flumen(root, words)).exits(0).json().remove(0);
+    assert_eq!(again["records"].as_u64().unwrap(), read(&infos[version]), "{again}");
+}
+
+#[test]
 fn what_a_commit_was_made_from_and_is_gone_is_named() {
     let dir = workspace();
     let root = dir.path();

@@ -146,7 +146,7 @@ fn check_node(source: &SourceText, node: &Node, shape: &Shape, faults: &mut Faul
     match shape {
         Shape::Any => {}
         Shape::Text if text.is_none() => wrong("a text"),
-        Shape::Time if text.and_then(time).is_none() => wrong("a time as 2026-01-31T08:00:00Z"),
+        Shape::Time if text.and_then(time).is_none() => wrong("a time from 1970 on as 2026-01-31T08:00:00Z"),
         Shape::Number if number(text).is_none() => wrong("a number from 0 on"),
         Shape::Count if text.and_then(|text| text.parse::<u32>().ok()).is_none() => wrong("a whole number from 0 on"),
         Shape::Text | Shape::Time | Shape::Number | Shape::Count => {}
@@ -219,9 +219,10 @@ fn number(text: Option<&str>) -> Option<f64> {
     text?.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0)
 }
 
-/// A time of RFC 3339.
+/// A time of RFC 3339 that a record can have been sent at: from 1970 on, and within what nanoseconds reach.
 pub(super) fn time(text: &str) -> Option<chrono::DateTime<chrono::Utc>> {
-    chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&chrono::Utc))
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&chrono::Utc);
+    time.timestamp_nanos_opt().filter(|nanos| *nanos >= 0).map(|_| time)
 }
 
 /// The form of a case file as a JSON Schema (draft 2020-12).

@@ -12,7 +12,7 @@ mod run;
 mod update;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -91,7 +91,9 @@ pub fn find(root: &Path, paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         }
     }
     files.sort();
-    files.dedup();
+    // A file may be named in several ways.
+    let mut known = BTreeSet::new();
+    files.retain(|file| known.insert(fs::canonicalize(root.join(file)).unwrap_or_else(|_| file.clone())));
     if files.is_empty() {
         let places: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         return Err(Error::invalid(format!("no file *{ENDING} in {}: write one beside a pipeline", places.join(", "))));
@@ -135,8 +137,8 @@ pub fn read(root: &Path, files: &[PathBuf], filter: Option<&str>, faults: &mut F
     Ok(cases)
 }
 
-/// Binds cases to their pipelines and runs them, as many at a time as there are cores; `done` hears of each in its
-/// turn. With faults nothing runs.
+/// Binds cases to their pipelines and runs them, as many at a time as there are cores; `done` hears of each in the
+/// order of the files, those that are killed last. With faults nothing runs.
 ///
 /// # Errors
 /// `Invalid` when no case is left, or an update cannot be written.
@@ -153,7 +155,7 @@ pub fn run(
         selection.filter.as_ref().is_none_or(|filter| named.contains(filter))
     };
     let cases: Vec<Case> = cases.into_iter().filter(wanted).collect();
-    let all = each(cores(), cases, &|case| {
+    let all = each(cores(), cases, &|_, case| {
         let mut faults = Faults::default();
         (bind(case, root, facts, &mut faults), faults)
     });
@@ -187,7 +189,8 @@ fn run_bound(
     done: &(dyn Fn(&Outcome) + Sync),
 ) -> Result<(Vec<Outcome>, Vec<Rewritten>)> {
     let all: Mutex<BTreeMap<PathBuf, (SourceText, Vec<Found>)>> = Mutex::default();
-    let run = |bound: Bound| -> Result<Outcome> {
+    let waiting: Mutex<(usize, BTreeMap<usize, Outcome>)> = Mutex::default();
+    let run = |at: usize, bound: Bound| -> Result<Outcome> {
         let watch = Stopwatch::start();
         let (verdict, found) = run::run(&bound, selection.samples, selection.update);
         if selection.update {
@@ -197,13 +200,23 @@ fn run_bound(
         }
         let (file, name, line) = (bound.case.file().to_owned(), bound.case.name.clone(), bound.case.line);
         let outcome = Outcome { file, name, line, seconds: watch.elapsed().as_secs_f64(), verdict };
-        done(&outcome);
+        // Told in the order of the files, whoever ends first.
+        let mut waiting = waiting.lock();
+        waiting.1.insert(at, outcome.clone());
+        while let Some(next) = {
+            let at = waiting.0;
+            waiting.1.remove(&at)
+        } {
+            done(&next);
+            waiting.0 += 1;
+        }
         Ok(outcome)
     };
     // A snare is the process's: whoever lays one is alone.
     let (alone, together): (Vec<Bound>, Vec<Bound>) = bound.into_iter().partition(run::is_killed);
+    let first = together.len();
     let mut outcomes = each(cores(), together, &run);
-    outcomes.extend(each(1, alone, &run));
+    outcomes.extend(each(1, alone, &|at, bound| run(first + at, bound)));
     let mut outcomes = outcomes.into_iter().collect::<Result<Vec<Outcome>>>()?;
     outcomes.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     let mut rewritten = Vec::new();
@@ -229,8 +242,8 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// `work` on each item, on so many threads; the results in the order of the items.
-fn each<T: Send, R: Send>(threads: usize, items: Vec<T>, work: &(dyn Fn(T) -> R + Sync)) -> Vec<R> {
+/// `work` on each item and its number, on so many threads; the results in the order of the items.
+fn each<T: Send, R: Send>(threads: usize, items: Vec<T>, work: &(dyn Fn(usize, T) -> R + Sync)) -> Vec<R> {
     let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
     let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
@@ -239,7 +252,7 @@ fn each<T: Send, R: Send>(threads: usize, items: Vec<T>, work: &(dyn Fn(T) -> R 
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let Some(item) = items.get(at).and_then(|item| item.lock().take()) else { break };
-                *results[at].lock() = Some(work(item));
+                *results[at].lock() = Some(work(at, item));
             }
         };
         let started = (0..threads).filter(|_| {

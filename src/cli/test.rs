@@ -69,9 +69,6 @@ impl Test {
             return Err(faults.into());
         }
         rewritten.iter().for_each(|file| print_told(&changes(file)));
-        if let Some(file) = &self.junit {
-            write_junit(&root.join(file), &outcomes)?;
-        }
         let count = |is: fn(&Verdict) -> bool| outcomes.iter().filter(|outcome| is(&outcome.verdict)).count();
         let [pass, fail, error] = [
             count(|verdict| matches!(verdict, Verdict::Pass)),
@@ -87,6 +84,9 @@ impl Test {
             Format::Text => {
                 print_line(&format!("Done in {seconds:.2} s. PASS={pass} FAIL={fail} ERROR={error} TOTAL={total}"));
             }
+        }
+        if let Some(file) = &self.junit {
+            write_junit(&root.join(file), &outcomes)?;
         }
         if fail + error == 0 {
             return Ok(());
@@ -153,6 +153,12 @@ fn changes(file: &Rewritten) -> String {
     diff.unified_diff().context_radius(1).header(&name, &name).to_string().trim_end().to_owned()
 }
 
+/// A text with signs in the place of what XML cannot hold.
+fn for_xml(text: &str) -> String {
+    let is_lost = |c: char| (c.is_control() && !"\t\n\r".contains(c)) || matches!(c, '\u{fffe}' | '\u{ffff}');
+    text.chars().map(|c| if is_lost(c) { '\u{fffd}' } else { c }).collect()
+}
+
 fn write_junit(path: &Path, outcomes: &[Outcome]) -> Result<()> {
     let mut report = Report::new("flumen");
     let mut suites: Vec<TestSuite> = Vec::new();
@@ -169,10 +175,10 @@ fn write_junit(path: &Path, outcomes: &[Outcome]) -> Result<()> {
             Verdict::Error(line, message) => Some((*line, message)),
         };
         if let Some((line, message)) = first {
-            status.set_message(format!("{}: {message}", place(outcome, line)));
-            status.set_description(as_text(outcome, usize::MAX));
+            status.set_message(for_xml(&format!("{}: {message}", place(outcome, line))));
+            status.set_description(for_xml(&as_text(outcome, usize::MAX)));
         }
-        let mut case = TestCase::new(outcome.name.clone(), status);
+        let mut case = TestCase::new(for_xml(&outcome.name), status);
         case.set_classname(file.clone()).set_time(Duration::from_secs_f64(outcome.seconds));
         match suites.last_mut().filter(|suite| suite.name.as_str() == file) {
             Some(suite) => _ = suite.add_test_case(case),

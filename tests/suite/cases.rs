@@ -337,6 +337,10 @@ cases:
     assert!(failed.stderr.contains("7 of 8 cases are not as they say"), "{}", failed.stderr);
     let xml = std::fs::read_to_string(dir.path().join("out.xml")).unwrap();
     assert!(xml.contains("tests=\"8\"") && xml.contains("failures=\"7\"") && xml.contains("[uno → one]"), "{xml}");
+    // In the order of the file, those that are killed last.
+    let told: Vec<&str> = text.lines().filter(|line| line.contains(" p.test.yaml  ")).collect();
+    assert!(told[0].contains("rows differ") && told[1].contains("counts differ"), "{told:?}");
+    assert!(told[7].contains("nobody is killed"), "{told:?}");
     // One case, and as JSON.
     let one = finish(&mut flumen(dir.path(), ["-o", "json", "test", "--filter", "rows differ"])).exits(3);
     let lines = one.json();

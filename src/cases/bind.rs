@@ -11,19 +11,18 @@ use arrow::datatypes::SchemaRef;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
-use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::case::{Case, Step, What};
 use super::yaml::{Kind, Node};
 use super::{format, message, rows};
+use crate::compare::rows_writer;
 use crate::engine::{self, OpenTopic};
 use crate::error::{Error, Result};
 use crate::pipeline::{
-    Environment, Facts, Fault, Faults, LookupFormat, LookupSpec, Pipeline, Severity, SourceSpec, ValueFormat,
+    Environment, Facts, Fault, Faults, LookupFormat, LookupSpec, Pipeline, Severity, SinkSpec, SourceSpec, ValueFormat,
     did_you_mean,
 };
 use crate::source::Log;
@@ -91,6 +90,10 @@ pub(super) struct Table {
 }
 
 impl Table {
+    pub(super) fn of(sink: &SinkSpec) -> Self {
+        Self { name: sink.name.clone(), spec: sink.as_lookup(), schema: sink.contract.arrow_schema() }
+    }
+
     /// Whether anything was written to it.
     pub(super) fn is_there(&self) -> bool {
         let location = Path::new(&self.spec.location);
@@ -478,12 +481,7 @@ impl Binder<'_> {
 
     fn table(&mut self, pipeline: &Pipeline, name: &Node) -> Option<Table> {
         let text = name.text().unwrap_or_default();
-        let sink = pipeline.sink(text).map(|sink| (sink.as_lookup(), sink.contract.arrow_schema()));
-        let side = || {
-            let columns = engine::side_columns(pipeline, text)?;
-            Some((engine::side_table(pipeline, text)?, columns.arrow_schema()))
-        };
-        let Some((spec, schema)) = sink.or_else(side) else {
+        let Some(sink) = pipeline.sink(text).cloned().or_else(|| engine::side_table(pipeline, text)) else {
             let sinks: Vec<&str> = pipeline.sinks.iter().map(|sink| sink.name.as_str()).collect();
             let known = || format!("it writes {}, each with _dead_letters and _quarantine", sinks.join(", "));
             let sides =
@@ -493,7 +491,7 @@ impl Binder<'_> {
             self.fault(name, format!("pipeline {} writes no table `{text}`", pipeline.name), &remedy);
             return None;
         };
-        Some(Table { name: text.to_owned(), spec, schema })
+        Some(Table::of(&sink))
     }
 
     fn expectation(&mut self, line: usize, table: Table, given: &Node) -> Option<Expectation> {
@@ -532,9 +530,7 @@ fn json_lines(rows: impl Iterator<Item = Value>) -> String {
 
 /// Rows as a Parquet file.
 pub(super) fn parquet(rows: &RecordBatch) -> Result<Vec<u8>, ParquetError> {
-    // Statistics pass NaN over, and who reads believes that all values are within them.
-    let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties))?;
+    let mut writer = rows_writer(Vec::new(), rows.schema())?;
     writer.write(rows)?;
     writer.into_inner()
 }

@@ -157,7 +157,7 @@ pub fn run(
     let cases: Vec<Case> = cases.into_iter().filter(wanted).collect();
     let all = each(cores(), cases, &|_, case| {
         let mut faults = Faults::default();
-        (bind(case, root, facts, &mut faults), faults)
+        (run::wait_for(Bound::new(case, root, facts, &mut faults)), faults)
     });
     let mut bound: Vec<Bound> = Vec::new();
     for (one, found) in all {
@@ -172,14 +172,6 @@ pub fn run(
         return Err(Error::invalid(format!("no case has `{filter}` in its file's or its own name: filter by less")));
     }
     run_bound(root, bound, selection, done)
-}
-
-fn bind(case: Case, root: &Path, facts: &(dyn Facts + Sync), faults: &mut Faults) -> Result<Option<Bound>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(|error| Error::unavailable("a case has no threads to run in").caused_by(error))?;
-    let bound = runtime.block_on(Bound::new(case, root, facts, faults));
-    runtime.shutdown_background();
-    bound
 }
 
 fn run_bound(
@@ -202,13 +194,11 @@ fn run_bound(
         let outcome = Outcome { file, name, line, seconds: watch.elapsed().as_secs_f64(), verdict };
         // Told in the order of the files, whoever ends first.
         let mut waiting = waiting.lock();
-        waiting.1.insert(at, outcome.clone());
-        while let Some(next) = {
-            let at = waiting.0;
-            waiting.1.remove(&at)
-        } {
-            done(&next);
-            waiting.0 += 1;
+        let (next, ended) = &mut *waiting;
+        ended.insert(at, outcome.clone());
+        while let Some(outcome) = ended.remove(next) {
+            done(&outcome);
+            *next += 1;
         }
         Ok(outcome)
     };

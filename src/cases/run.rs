@@ -258,7 +258,9 @@ impl<'b> Stage<'b> {
     fn push(&mut self, line: usize, records: &[(String, i32, NewRecord)]) -> Verdict {
         let kill = self.kill.take();
         // Tables are made before anybody is held: it is the micro-batch that is killed.
-        if let Err(error) = if kill.is_some() { self.process().and_then(|()| self.await_tables()) } else { Ok(()) } {
+        if kill.is_some()
+            && let Err(error) = self.process().and_then(|()| self.await_tables())
+        {
             return Verdict::Error(line, error.to_string());
         }
         let snare = kill.as_ref().map(|(_, point)| Snare::lay(point));
@@ -387,7 +389,6 @@ impl<'b> Stage<'b> {
 
     /// Until everything is committed, or the run failed, or somebody was held.
     fn wait(&mut self, snare: Option<&Snare>) -> Result<Pushed> {
-        let deps = self.deps()?;
         let mut following = self.following.take();
         let Some(runtime) = &self.runtime else { return Err(Error::unavailable("a case has no process: report this")) };
         let mut ended = false;
@@ -404,7 +405,7 @@ impl<'b> Stage<'b> {
                     // A table that is made tells nobody.
                     drop(tokio::time::timeout(LOOK_AGAIN, self.committed.more.notified()).await);
                 }
-                engine::conclude(&self.bound.pipeline, &deps).await
+                engine::conclude(&self.bound.pipeline, &self.deps()?).await
             };
             let killed = async {
                 match snare {
@@ -453,14 +454,11 @@ impl<'b> Stage<'b> {
         if !table.is_there() {
             return Ok(Vec::new());
         }
-        let runtime = runtime()?;
-        let rows = runtime.block_on(async {
+        wait_for(async {
             let state = SessionContext::new().state();
             let (_, rows) = Lookup::rows(&table.spec, None, &Storage::new(), &state).await?;
             rows.try_collect().await
-        });
-        runtime.shutdown_background();
-        rows
+        })
     }
 
     /// What lies beside a sink: where its rows may have gone.
@@ -468,9 +466,7 @@ impl<'b> Stage<'b> {
         let sides = ["_quarantine", "_dead_letters"].map(|side| format!("{}{side}", table.name));
         let pipeline = &self.bound.pipeline;
         let told = sides.iter().filter_map(|name| {
-            let spec = engine::side_table(pipeline, name)?;
-            let schema = engine::side_columns(pipeline, name)?.arrow_schema();
-            let rows = self.rows(&Table { name: name.clone(), spec, schema }).ok()?;
+            let rows = self.rows(&Table::of(&engine::side_table(pipeline, name)?)).ok()?;
             let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
             (count > 0).then(|| format!("; {} in {name}", counted(count as u64)))
         });
@@ -518,12 +514,8 @@ impl<'b> Stage<'b> {
             columns: Some(columns),
             ..Question::default()
         };
-        let runtime = runtime()?;
         let (told, there) = (told?, there?);
-        let difference =
-            runtime.block_on(async { compare(&told, &there, &question, &Memory::new(COMPARE_BYTES)?).await });
-        runtime.shutdown_background();
-        let mut difference = difference?;
+        let mut difference = wait_for(async { compare(&told, &there, &question, &Memory::new(COMPARE_BYTES)?).await })?;
         if expected.more_rows {
             difference.rows.only_right = 0;
             difference.samples.retain(|row| row.left.is_some());
@@ -541,13 +533,21 @@ fn runtime() -> Result<Runtime> {
     built.map_err(|error| Error::unavailable("a case has no threads to run in").caused_by(error))
 }
 
+/// What comes of work in a runtime of its own.
+pub(super) fn wait_for<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
 fn write(path: &Path, rows: &RecordBatch) -> Result<()> {
     let bytes = parquet(rows).map_err(|error| Error::unavailable("a case cannot write its rows").caused_by(error))?;
     std::fs::write(path, bytes).map_err(|error| Error::unavailable("a case has no room for its rows").caused_by(error))
 }
 
 /// Whether the pipeline has anything that follows a topic.
-pub(super) fn follows(bound: &Bound) -> bool {
+fn follows(bound: &Bound) -> bool {
     bound.pipeline.queries.iter().any(|query| query.kind == QueryKind::Streaming)
 }
 

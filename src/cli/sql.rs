@@ -41,7 +41,8 @@ impl Sql {
             pipeline.source(name).is_some() || pipeline.lookup(name).is_some() || pipeline.sink(name).is_some()
         };
         let others = tables.iter().filter(|name| !is_declared(name));
-        let sides: Vec<_> = others.filter_map(|name| side_table(&pipeline, name)).collect();
+        let sides: Vec<_> =
+            others.filter_map(|name| side_table(&pipeline, name)).map(|side| side.as_lookup()).collect();
         pipeline.lookups.extend(sides);
         let parts = SessionParts::everything(&pipeline).only(&tables);
         let session = QuerySession::new(&deps, &pipeline, parts).await?;

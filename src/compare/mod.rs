@@ -6,6 +6,7 @@
 //! floating-point numbers.
 
 mod difference;
+mod rows_file;
 mod sorted;
 mod table;
 
@@ -22,6 +23,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 pub use self::difference::{ColumnMatch, Counts, Difference, RowDifference};
+pub use self::rows_file::rows_writer;
 pub use self::table::TableRef;
 
 use self::sorted::{Sorted, failed};

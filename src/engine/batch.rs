@@ -9,13 +9,13 @@ use futures::StreamExt as _;
 use super::commit_info::CommitInfo;
 use super::session::{QuerySession, SessionParts};
 use super::upkeep::Upkeep;
-use super::write::{Gate, Written, violated, watched, write_all};
+use super::write::{Gate, Written, judge, watched, write_all};
 use super::{Deps, side};
 use crate::clock::Stopwatch;
-use crate::contract::ContractEnforcer;
+use crate::contract::{ContractEnforcer, Divided};
 use crate::error::{Error, Result};
 use crate::observe::{Durations, Progress, Records, Rows, SinkProgress, check_conservation};
-use crate::pipeline::{OnViolation, Pipeline, QuerySpec, SinkFormat, SinkSpec};
+use crate::pipeline::{Pipeline, QuerySpec, SinkFormat, SinkSpec};
 use crate::sink::{Add, Created, DeltaSink, Litter, Owner, ParquetFile, SinkCommit};
 
 /// Runs `spec` once and commits its result. Running it again gives the same table.
@@ -150,15 +150,8 @@ async fn fill(
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         rows.produced += batch.num_rows() as u64;
-        let kept = match sink.on_violation {
-            OnViolation::Fail => enforcer.enforce(batch).map_err(violated)?,
-            OnViolation::Drop | OnViolation::Quarantine => {
-                let divided = enforcer.divide(batch);
-                let divided = divided.map_err(|e| Error::unavailable(format!("rows cannot be divided: {e}")))?;
-                rows.dropped += divided.broken.map_or(0, |broken| broken.rows.num_rows() as u64);
-                divided.kept
-            }
-        };
+        let Divided { kept, broken } = judge(enforcer, sink, batch)?;
+        rows.dropped += broken.map_or(0, |broken| broken.rows.num_rows() as u64);
         rows.written += kept.num_rows() as u64;
         file.write(&kept).await?;
     }

@@ -55,7 +55,7 @@ pub use letter_list::{LetterGroup, LetterSample, LetterView, list_letters};
 pub use retry::{Retried, retry_letters};
 pub use run::{RunOptions, conclude, follow, run};
 pub use session::{Facts, QuerySession, SessionParts};
-pub use side::{side_columns, side_table};
+pub use side::side_table;
 pub use status::{QueryStatus, TopicStatus, status};
 pub use stop::{Stop, Stopper, stopper};
 pub use upkeep::{in_words as upkeep_in_words, maintain};

@@ -56,10 +56,27 @@ pub async fn follow(pipeline: Arc<Pipeline>, deps: Deps, stop: Stop) -> Result<(
 /// # Errors
 /// The first error of a batch job, or all checks that are broken.
 pub async fn conclude(pipeline: &Arc<Pipeline>, deps: &Deps) -> Result<()> {
-    for spec in pipeline.queries.iter().filter(|q| q.kind == QueryKind::Batch) {
-        batch::run(deps, pipeline, spec).await?;
+    let alerts = Alerts::new(&pipeline.name, None, Arc::clone(&deps.clock), Arc::clone(&deps.observer));
+    let result = run_at_end(pipeline, &pipeline.queries, true, deps, &alerts).await;
+    alerts.finish().await;
+    result
+}
+
+/// The batch jobs among these queries, then the checks.
+async fn run_at_end(
+    pipeline: &Arc<Pipeline>,
+    chosen: &[QuerySpec],
+    with_checks: bool,
+    deps: &Deps,
+    alerts: &Alerts,
+) -> Result<()> {
+    for spec in chosen.iter().filter(|q| q.kind == QueryKind::Batch) {
+        batch::run(deps, pipeline, spec).await.inspect_err(|error| alerts.error(&spec.name, error))?;
     }
-    checks::run(deps, pipeline).await
+    if with_checks {
+        checks::run(deps, pipeline).await.inspect_err(|error| alerts.error("", error))?;
+    }
+    Ok(())
 }
 
 async fn run_chosen(
@@ -74,13 +91,7 @@ async fn run_chosen(
     if stop.requested() || !options.available_now {
         return Ok(());
     }
-    for spec in chosen.iter().filter(|q| q.kind == QueryKind::Batch) {
-        batch::run(&deps, pipeline, spec).await.inspect_err(|error| alerts.error(&spec.name, error))?;
-    }
-    if options.query.is_none() {
-        checks::run(&deps, pipeline).await.inspect_err(|error| alerts.error("", error))?;
-    }
-    Ok(())
+    run_at_end(pipeline, chosen, options.query.is_none(), &deps, alerts).await
 }
 
 /// Each streaming query in a loop of its own.

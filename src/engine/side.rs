@@ -7,35 +7,25 @@ use tokio::sync::Mutex;
 
 use super::{Deps, letter, quarantine};
 use crate::clock::Clock;
-use crate::contract::Contract;
 use crate::error::{Error, Result};
 use crate::fault_point;
 use crate::memory::Memory;
-use crate::pipeline::{LookupSpec, Pipeline, QuerySpec, SinkSpec};
+use crate::pipeline::{Pipeline, QuerySpec, SinkSpec};
 use crate::sink::{DeltaSink, Owner, SideCommit, SideFiles, SinkWriter, TableUpkeep};
 use crate::storage::{self, Storage};
 
-/// The side table that an ad-hoc query means by `<sink>_dead_letters` or `<sink>_quarantine`.
-pub fn side_table(pipeline: &Pipeline, name: &str) -> Option<LookupSpec> {
-    let location = pipeline.queries.iter().find_map(|query| {
+/// The table beside a sink that somebody means by `<sink>_dead_letters` or `<sink>_quarantine`, under that name.
+pub fn side_table(pipeline: &Pipeline, name: &str) -> Option<SinkSpec> {
+    let table = pipeline.queries.iter().find_map(|query| {
         let sink = pipeline.sink(&query.name)?;
         let source = || pipeline.sources.iter().find(|source| query.sources.contains(&source.name));
         match name.strip_prefix(&query.name)? {
-            "_dead_letters" => Some(letter::location(source()?, sink)),
-            "_quarantine" => Some(quarantine::location(sink)),
+            "_dead_letters" => Some(letter::table(&letter::location(source()?, sink))),
+            "_quarantine" => Some(quarantine::table(sink)),
             _ => None,
         }
     })?;
-    Some(LookupSpec::delta(name, location))
-}
-
-/// The columns of the table that [`side_table`] finds by that name.
-pub fn side_columns(pipeline: &Pipeline, name: &str) -> Option<Contract> {
-    pipeline.queries.iter().find_map(|query| match name.strip_prefix(&query.name)? {
-        "_dead_letters" => Some(letter::contract()),
-        "_quarantine" => Some(quarantine::table(pipeline.sink(&query.name)?).contract),
-        _ => None,
-    })
+    Some(SinkSpec { name: name.to_owned(), ..table })
 }
 
 /// The side tables that a query may write.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::LogicalPlan;
@@ -13,7 +14,7 @@ use super::quarantine;
 use super::side::SideTables;
 use super::topic::read_what_is_left;
 use crate::clock;
-use crate::contract::{Broken, ContractEnforcer, Violation, watch_casts};
+use crate::contract::{Broken, ContractEnforcer, Divided, Violation, watch_casts};
 use crate::error::{Alarm, Error, Result};
 use crate::fault_point;
 use crate::observe::Rows;
@@ -151,17 +152,10 @@ impl Written {
             let batch = batch?;
             fault_point::pass("execute").await?;
             self.produced += batch.num_rows() as u64;
-            let kept = match gate.sink.on_violation {
-                OnViolation::Fail => gate.enforcer.enforce(batch).map_err(violated)?,
-                OnViolation::Drop | OnViolation::Quarantine => {
-                    let divided = gate.enforcer.divide(batch);
-                    let divided = divided.map_err(|e| Error::unavailable(format!("rows cannot be divided: {e}")))?;
-                    if let Some(broken) = divided.broken {
-                        self.set_apart(&broken, gate).await?;
-                    }
-                    divided.kept
-                }
-            };
+            let Divided { kept, broken } = judge(&gate.enforcer, &gate.sink, batch)?;
+            if let Some(broken) = broken {
+                self.set_apart(&broken, gate).await?;
+            }
             if let Some(writer) = self.writers.first_mut() {
                 fault_point::pass("write").await?;
                 writer.write(&kept).await?;
@@ -247,6 +241,19 @@ pub(crate) fn watched(plan: LogicalPlan, sink: &SinkSpec) -> Result<LogicalPlan>
     match sink.on_violation {
         OnViolation::Fail => Ok(plan),
         OnViolation::Drop | OnViolation::Quarantine => watch_casts(plan),
+    }
+}
+
+/// The rows that keep the contract, and those that break it where `sink` does not end the run for them.
+///
+/// # Errors
+/// `Violated` when a row breaks the contract and the run ends for that.
+pub(crate) fn judge(enforcer: &ContractEnforcer, sink: &SinkSpec, rows: RecordBatch) -> Result<Divided> {
+    match sink.on_violation {
+        OnViolation::Fail => Ok(Divided { kept: enforcer.enforce(rows).map_err(violated)?, broken: None }),
+        OnViolation::Drop | OnViolation::Quarantine => {
+            enforcer.divide(rows).map_err(|e| Error::unavailable(format!("rows cannot be divided: {e}")))
+        }
     }
 }
 

@@ -13,14 +13,12 @@ use arrow::datatypes::Schema;
 use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt as _;
-use parquet::arrow::ArrowWriter;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use self::ranges::OnlyRanges;
 use crate::clock::FixedClock;
-use crate::compare::{Difference, Question, TableRef, compare};
+use crate::compare::{Difference, Question, TableRef, compare, rows_writer};
 use crate::engine::{self, Deps, OpenTopic, RunOptions};
 use crate::error::{Error, Result};
 use crate::lookup::Lookup;
@@ -286,9 +284,7 @@ impl Remaking<'_> {
         let fields = sink.contract.arrow_schema();
         let fields = fields.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        // Statistics pass NaN over, and who reads believes that all values are within them.
-        let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
-        let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(failed)?;
+        let mut writer = rows_writer(file, Arc::clone(&schema)).map_err(failed)?;
         history.rows(commit, &schema, |batch| writer.write(&batch).map_err(failed)).await?;
         writer.close().map_err(failed)?;
         let [then, now] = [("then", then.to_string_lossy().into_owned()), ("now", location)]

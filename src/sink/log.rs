@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use deltalake::logstore::{LogStore as _, LogStoreRef};
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
@@ -72,12 +73,7 @@ impl TableLog {
 
     /// One version's entry; `None` when it is not there.
     pub async fn entry(&self, version: u64) -> Result<Option<Entry>> {
-        let bytes = self
-            .store
-            .read_commit_entry(version)
-            .await
-            .map_err(|e| unreadable(format!("version {version} of the log")).caused_by(e))?;
-        let Some(bytes) = bytes else { return Ok(None) };
+        let Some(bytes) = self.bytes(version).await? else { return Ok(None) };
         Entry::parse(&bytes).map(Some).map_err(|e| {
             Error::invalid(format!("version {version} of the log is damaged; repair the table")).caused_by(e)
         })
@@ -85,15 +81,18 @@ impl TableLog {
 
     /// The `commitInfo` of a version; `None` when the entry or the action is not there.
     pub async fn commit_info(&self, version: u64) -> Result<Option<Value>> {
-        let actions = self.actions(version).await?.into_iter().flatten();
-        Ok(actions.into_iter().find_map(|mut action| action.get_mut("commitInfo").map(Value::take)))
+        let Some(bytes) = self.bytes(version).await? else { return Ok(None) };
+        Ok(actions(&bytes).find_map(|mut action| action.get_mut("commitInfo").map(Value::take)))
     }
 
     /// The actions of a version; `None` when its entry is not there.
     pub async fn actions(&self, version: u64) -> Result<Option<Vec<Value>>> {
-        let unreadable = |e| unreadable(format!("version {version} of the log")).caused_by(e);
-        let Some(bytes) = self.store.read_commit_entry(version).await.map_err(unreadable)? else { return Ok(None) };
-        Ok(Some(serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>().flatten().collect()))
+        Ok(self.bytes(version).await?.map(|bytes| actions(&bytes).collect()))
+    }
+
+    async fn bytes(&self, version: u64) -> Result<Option<Bytes>> {
+        let read = self.store.read_commit_entry(version).await;
+        read.map_err(|e| unreadable(format!("version {version} of the log")).caused_by(e))
     }
 
     /// The oldest and the newest version whose entry is there; `None` when there is none.
@@ -106,11 +105,7 @@ impl TableLog {
     pub async fn holds(&self, anchor: &Anchor) -> Result<bool> {
         match anchor {
             Anchor::Entry(version, digest) => {
-                let bytes = self
-                    .store
-                    .read_commit_entry(*version)
-                    .await
-                    .map_err(|e| unreadable(format!("version {version} of the log")).caused_by(e))?;
+                let bytes = self.bytes(*version).await?;
                 Ok(bytes.is_some_and(|bytes| Digest::from(Sha256::digest(&bytes)) == *digest))
             }
             Anchor::Checkpoint(path) => match self.store.object_store(None).head(path).await {
@@ -251,6 +246,11 @@ impl Replay {
         };
         Ok(LogState { version, protocol, metadata, txns: self.txns, anchor, checkpoint })
     }
+}
+
+/// The actions of an entry, one after the other.
+fn actions(entry: &[u8]) -> impl Iterator<Item = Value> {
+    serde_json::Deserializer::from_slice(entry).into_iter::<Value>().flatten()
 }
 
 fn unreadable(what: String) -> Error {

@@ -55,14 +55,28 @@ impl RowsHash {
     }
 
     fn add_row(&mut self, hash: [u8; 32]) {
-        let mut carry = false;
-        for (limb, bytes) in self.sum.iter_mut().zip(hash.chunks_exact(8)) {
+        let mut limbs = [0; 4];
+        for (limb, bytes) in limbs.iter_mut().zip(hash.chunks_exact(8)) {
             let mut word = [0; 8];
             word.copy_from_slice(bytes);
-            let (sum, first) = limb.overflowing_add(u64::from_le_bytes(word));
+            *limb = u64::from_le_bytes(word);
+        }
+        self.add_limbs(limbs);
+    }
+
+    fn add_limbs(&mut self, limbs: [u64; 4]) {
+        let mut carry = false;
+        for (limb, more) in self.sum.iter_mut().zip(limbs) {
+            let (sum, first) = limb.overflowing_add(more);
             let (sum, second) = sum.overflowing_add(u64::from(carry));
             (*limb, carry) = (sum, first || second);
         }
+    }
+
+    /// Adds the rows of another one.
+    pub fn merge(&mut self, other: &RowsHash) {
+        self.add_limbs(other.sum);
+        self.rows += other.rows;
     }
 
     /// How many rows there are.

@@ -24,6 +24,7 @@ pub mod source;
 
 // What happens with it, and where it goes.
 pub mod cases;
+pub mod close;
 pub mod compare;
 pub mod contract;
 pub mod engine;

@@ -101,6 +101,28 @@ impl Lookup {
         Ok((schema, rows.boxed()))
     }
 
+    /// A version of a Delta table that is read while it is scanned, in sessions that share `memory`: nothing of it is
+    /// kept, and what a plan does not ask for is not read.
+    ///
+    /// # Errors
+    /// As [`Lookup::load`].
+    pub async fn scanned(
+        spec: &LookupSpec,
+        version: u64,
+        storage: &Storage,
+        memory: &Memory,
+        state: &SessionState,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let reader = Reader::new(spec, storage, state)?;
+        if let Location::Delta(log) = &reader.location {
+            let mut root = log.root_url().clone();
+            root.set_path("/");
+            memory.runtime().register_object_store(&root, log.root_object_store(None));
+        }
+        let version = Version { shown: version.to_string(), probe: String::new() };
+        reader.provider(spec, &version).await.map_err(|e| e.within(name(spec)))
+    }
+
     /// The columns of a lookup without its rows: the declared ones, else those of the store.
     ///
     /// # Errors

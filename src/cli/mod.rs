@@ -1,6 +1,7 @@
 //! The command line: one file a verb.
 
 mod check;
+mod close;
 mod dead_letters;
 mod demo;
 mod diff;
@@ -100,6 +101,8 @@ enum Verb {
     Replay(replay::ReplayVerb),
     /// The cases of pipelines (*.test.yaml): records in, rows out, without a broker
     Test(test::Test),
+    /// A business day of a topic, sealed once: what landed, checked and accounted for, in the final tables
+    Close(close::CloseVerb),
     /// Two tables, compared: columns, rows, how far each column is the same
     Diff(diff::Diff),
     /// Look at records that could not be decoded, and decode them again
@@ -142,6 +145,7 @@ fn run() -> Result<()> {
             Verb::Record(verb) => verb.run(&cli.globals).await,
             Verb::Replay(verb) => verb.run(&cli.globals).await,
             Verb::Test(verb) => verb.run(&cli.globals),
+            Verb::Close(verb) => verb.run(&cli.globals).await,
             Verb::Diff(verb) => verb.run(&cli.globals).await,
             Verb::DeadLetters(verb) => verb.run(&cli.globals).await,
             Verb::Maintain(verb) => verb.run(&cli.globals).await,

@@ -83,7 +83,7 @@ impl ReplayVerb {
             ..load::deps(&pipeline, Arc::clone(&printer) as Arc<dyn Observer>, None)?
         };
         let (stopper, stop) = engine::stopper();
-        let options = RunOptions { available_now: true, query: None };
+        let options = RunOptions { available_now: true, query: None, closes: true };
         let result = tokio::select! {
             result = engine::run(Arc::clone(&pipeline), options, deps, stop) => result,
             killed = stop_on_signals(stopper) => killed,
@@ -186,7 +186,8 @@ fn told(again: &Again) -> String {
     lines.join("\n")
 }
 
-fn time(text: &str) -> Result<DateTime<Utc>, String> {
+/// A time of day in an argument.
+pub(crate) fn time(text: &str) -> Result<DateTime<Utc>, String> {
     let time = DateTime::parse_from_rfc3339(text).map(|time| time.with_timezone(&Utc));
     time.map_err(|_| format!("`{text}` is no time; write it as 2026-01-31T08:00:00Z (RFC 3339)"))
 }

@@ -34,7 +34,7 @@ impl Run {
         let printer = Arc::new(Printer::new(globals.output));
         let deps = load::deps(&pipeline, Arc::clone(&printer) as Arc<dyn Observer>, patience)?;
         let (stopper, stop) = engine::stopper();
-        let options = RunOptions { available_now: self.available_now, query: self.query };
+        let options = RunOptions { available_now: self.available_now, query: self.query, closes: false };
         let result = tokio::select! {
             result = engine::run(pipeline, options, deps, stop) => result,
             killed = stop_on_signals(stopper) => killed,

@@ -7,7 +7,8 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_
 use futures::StreamExt as _;
 
 use super::commit_info::CommitInfo;
-use super::session::{QuerySession, SessionParts};
+use super::session::{QuerySession, SessionParts, StandIns};
+use super::side::SideTables;
 use super::upkeep::Upkeep;
 use super::write::{Gate, Written, judge, watched, write_all};
 use super::{Deps, side};
@@ -29,32 +30,15 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     if sink_spec.format == SinkFormat::Parquet {
         return to_parquet(deps, pipeline, spec, sink_spec, clock, watch).await;
     }
-    let owner = Owner::new(&pipeline.name, &spec.name);
-    let sides = Arc::new(side::of_query(deps, pipeline, spec, sink_spec, owner.clone()));
-    deps.storage.prove_put_if_absent(&sink_spec.location, deps.clock.new_id()).await?;
-    let mut sink = DeltaSink::open(sink_spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
-    sink.add_columns().await?;
-    let session = QuerySession::new(deps, pipeline, SessionParts::of_query(pipeline, spec, true)).await?;
-    let state = session.state(clock)?;
-    let enforcer = Arc::new(ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?);
-    let logical = watched(pipeline.plan_query(spec, &state).await?, sink_spec)?;
-    let plan = state.create_physical_plan(&logical).await?;
-    let gate = Gate { enforcer, sink: Arc::new(sink_spec.clone()), sides, clock, litter: Litter::default() };
-    let written = write(deps, &plan, &session, &gate, &sink).await;
-    if written.is_err() {
-        gate.litter.remove().await;
-    }
-    let (adds, written) = written.map_err(|e| e.within(format!("query {}", spec.name)))?;
-    let rows = written.rows(&adds, None)?;
-    check_conservation(Records::default(), rows)?;
-    let lookups = session.lookup_versions();
+    let Staged { mut sink, adds, rows, lookups, models, sides, .. } =
+        stage(deps, pipeline, spec, clock, &StandIns::new()).await?;
     let info = CommitInfo {
         batch: None,
         clock,
         sources: Vec::new(),
         lost: Vec::new(),
         lookups: &lookups,
-        models: session.models(),
+        models: &models,
         side: Vec::new(),
         records: Records::default(),
         rows,
@@ -73,10 +57,73 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
         }
     };
     let mut upkeep = Upkeep::new(deps, sink.owner().clone(), sink_spec);
-    upkeep.begin(&mut sink, &gate.sides).await;
+    upkeep.begin(&mut sink, &sides).await;
     tell(deps, pipeline, sink_spec, clock, watch, (version as i64, rows));
     upkeep.finish().await;
     Ok(())
+}
+
+/// The result of a batch job in files that no version names yet.
+#[derive(Debug)]
+pub struct Staged {
+    /// The table that they are for, as it was before the job ran.
+    pub sink: DeltaSink,
+    /// The files.
+    pub adds: Vec<Add>,
+    /// What became of the rows.
+    pub rows: Rows,
+    /// Name and version of each table that was read.
+    pub lookups: Vec<(String, String)>,
+    /// Name and SHA-256 of each model.
+    pub models: Vec<(String, String)>,
+    /// Takes the files away, as long as nothing names them.
+    pub litter: Litter,
+    sides: Arc<SideTables>,
+}
+
+/// Runs a batch job into files beside its table, which stays as it is. Sinks that it reads are those of `stand_ins`,
+/// where there is one.
+///
+/// # Errors
+/// `Violated` when a row breaks the contract, `Unavailable` when the store fails; the files are taken away then.
+pub async fn stage(
+    deps: &Deps,
+    pipeline: &Arc<Pipeline>,
+    spec: &QuerySpec,
+    clock: DateTime<Utc>,
+    stand_ins: &StandIns,
+) -> Result<Staged> {
+    let sink_spec = super::sink_of(pipeline, spec)?;
+    let owner = Owner::new(&pipeline.name, &spec.name);
+    let sides = Arc::new(side::of_query(deps, pipeline, spec, sink_spec, owner.clone()));
+    deps.storage.prove_put_if_absent(&sink_spec.location, deps.clock.new_id()).await?;
+    let mut sink = DeltaSink::open(sink_spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
+    sink.add_columns().await?;
+    let parts = SessionParts::of_query(pipeline, spec, true).over(stand_ins);
+    let session = QuerySession::new(deps, pipeline, parts).await?;
+    let state = session.state(clock)?;
+    let enforcer = Arc::new(ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?);
+    let logical = watched(pipeline.plan_query(spec, &state).await?, sink_spec)?;
+    let plan = state.create_physical_plan(&logical).await?;
+    let litter = Litter::default();
+    let sink_of_gate = Arc::new(sink_spec.clone());
+    let gate = Gate { enforcer, sink: sink_of_gate, sides: Arc::clone(&sides), clock, litter: litter.clone() };
+    let written = write(deps, &plan, &session, &gate, &sink).await;
+    let counted = written.and_then(|(adds, written)| {
+        let rows = written.rows(&adds, None)?;
+        check_conservation(Records::default(), rows)?;
+        Ok((adds, rows))
+    });
+    match counted {
+        Ok((adds, rows)) => {
+            let (lookups, models) = (session.lookup_versions(), session.models().to_vec());
+            Ok(Staged { sink, adds, rows, lookups, models, litter, sides })
+        }
+        Err(error) => {
+            litter.remove().await;
+            Err(error.within(format!("query {}", spec.name)))
+        }
+    }
 }
 
 /// Tells of a job that is done.

@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 
 use super::Deps;
-use super::session::{QuerySession, SessionParts};
+use super::session::{QuerySession, SessionParts, StandIns};
 use crate::error::{Alarm, Error, Result};
 use crate::pipeline::{CheckSpec, Pipeline};
 
@@ -16,12 +16,7 @@ const SHOWN: usize = 10;
 /// # Errors
 /// `Violated` with the rows of each check that returned any.
 pub(crate) async fn run(deps: &Deps, pipeline: &Pipeline) -> Result<()> {
-    let mut broken = Vec::new();
-    for check in &pipeline.checks {
-        if let Some(text) = rows_of(deps, pipeline, check).await? {
-            broken.push(text);
-        }
-    }
+    let broken = broken_checks(deps, pipeline, &StandIns::new()).await?;
     if broken.is_empty() {
         return Ok(());
     }
@@ -32,9 +27,27 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Pipeline) -> Result<()> {
     .alarming(Alarm::ContractBroken))
 }
 
-async fn rows_of(deps: &Deps, pipeline: &Pipeline, check: &CheckSpec) -> Result<Option<String>> {
+/// What each check says that returns any rows, the first of them shown. Sinks that they read are those of `stand_ins`,
+/// where there is one.
+///
+/// # Errors
+/// What reading the tables returns.
+pub async fn broken_checks(deps: &Deps, pipeline: &Pipeline, stand_ins: &StandIns) -> Result<Vec<String>> {
+    let mut broken = Vec::new();
+    for check in &pipeline.checks {
+        broken.extend(rows_of(deps, pipeline, check, stand_ins).await?);
+    }
+    Ok(broken)
+}
+
+async fn rows_of(
+    deps: &Deps,
+    pipeline: &Pipeline,
+    check: &CheckSpec,
+    stand_ins: &StandIns,
+) -> Result<Option<String>> {
     let tables = check.sources.iter().chain(&check.lookups).cloned().collect();
-    let parts = SessionParts::everything(pipeline).only(&tables);
+    let parts = SessionParts::everything(pipeline).only(&tables).over(stand_ins);
     let session = QuerySession::new(deps, pipeline, parts).await?;
     let state = session.state(deps.clock.now())?;
     let logical = pipeline.plan_check(check, &state).await?;

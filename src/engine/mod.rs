@@ -50,12 +50,15 @@ use crate::pipeline::{Pipeline, QuerySpec, SinkSpec, SourceSpec};
 use crate::source::Log;
 use crate::storage::Storage;
 
+pub use batch::{Staged, stage};
+pub use checks::broken_checks;
 pub use explain::{Explained, ExplainedSource, explain};
 pub use letter_list::{LetterGroup, LetterSample, LetterView, list_letters};
 pub use retry::{Retried, retry_letters};
-pub use run::{RunOptions, conclude, follow, run};
-pub use session::{Facts, QuerySession, SessionParts};
-pub use side::side_table;
+pub use run::{RunOptions, conclude, follow, land, run};
+pub(crate) use session::config as session_config;
+pub use session::{Facts, QuerySession, SessionParts, StandIn, StandIns};
+pub use side::{settle, side_table};
 pub use status::{QueryStatus, TopicStatus, status};
 pub use stop::{Stop, Stopper, stopper};
 pub use upkeep::{in_words as upkeep_in_words, maintain};

@@ -562,9 +562,11 @@ impl StreamingQuery {
             txns.push((owner.topic(&id.topic), topic_hash(&id.cluster_id, &id.topic_id)));
             txns.extend(topic.schema.map(|hash| (owner.schema(&id.topic), hash)));
             sources.extend(share.ranges.iter().map(|range| {
+                let (records, empty) = share.counts.of_partition(range.partition);
                 json!({
                     "topic": id.topic, "topic_id": id.topic_id, "cluster_id": id.cluster_id,
                     "partition": range.partition, "from": range.from, "to": range.to,
+                    "records": records, "null": empty,
                 })
             }));
         }

@@ -1,5 +1,6 @@
 //! Raw records into rows of a topic's table: the value's fields by the decoder, then the columns that every topic has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,6 +35,8 @@ pub(crate) struct RecordCounts {
     dead: AtomicU64,
     bytes: AtomicU64,
     widest: AtomicU64,
+    /// Records read, and those of them without a value, partition by partition.
+    partitions: Mutex<BTreeMap<i32, (u64, u64)>>,
     /// What was odd and is no fault.
     odd: Mutex<Oddities>,
     /// The first dead letter, for the message when there are too many.
@@ -79,6 +82,11 @@ impl RecordCounts {
     /// How large the records are that were read so far.
     pub(crate) fn sizes(&self) -> Sizes {
         Sizes { bytes: self.bytes.load(Ordering::Relaxed), widest: self.widest.load(Ordering::Relaxed) }
+    }
+
+    /// Records of a partition that were read, and those of them without a value.
+    pub(crate) fn of_partition(&self, partition: i32) -> (u64, u64) {
+        self.partitions.lock().get(&partition).copied().unwrap_or_default()
     }
 
     /// Counts records that were read, of so many bytes.
@@ -323,6 +331,12 @@ impl RecordDecoder {
         counts.null.fetch_add(nulls, Ordering::Relaxed);
         counts.dead.fetch_add(dead, Ordering::Relaxed);
         counts.decoded.fetch_add(raw.len() as u64 - nulls - dead, Ordering::Relaxed);
+        {
+            let mut partitions = counts.partitions.lock();
+            let (read, null) = partitions.entry(raw.partition).or_default();
+            *read += raw.len() as u64;
+            *null += nulls;
+        }
         let rows = self.rows(raw, kept)?;
         let odd = match (&mut self.decoder, &mut self.filter) {
             (Some(decoder), Some(Filter::First(first))) => first.take_oddities(decoder),

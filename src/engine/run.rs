@@ -25,6 +25,8 @@ pub struct RunOptions {
     pub available_now: bool,
     /// Only this query.
     pub query: Option<String>,
+    /// Also what only a close of books writes, when the file was given a date: for tables of one's own.
+    pub closes: bool,
 }
 
 /// Runs a pipeline: continuously until `stop`, or with `available_now` to the ends of its topics.
@@ -40,6 +42,18 @@ pub async fn run(pipeline: Arc<Pipeline>, options: RunOptions, deps: Deps, stop:
     result
 }
 
+/// Runs these streaming queries of a pipeline to the ends of their topics at the moment it starts.
+///
+/// # Errors
+/// As [`run`].
+pub async fn land(pipeline: Arc<Pipeline>, queries: &[QuerySpec], deps: Deps, stop: Stop) -> Result<()> {
+    let url = pipeline.settings.alert_url.as_ref();
+    let alerts = Alerts::new(&pipeline.name, url, Arc::clone(&deps.clock), Arc::clone(&deps.observer));
+    let result = run_streaming(&pipeline, true, queries, &deps, stop, &alerts).await;
+    alerts.finish().await;
+    result
+}
+
 /// Runs the streaming queries of a pipeline continuously until `stop`, and leaves batch jobs and checks aside.
 ///
 /// # Errors
@@ -51,11 +65,15 @@ pub async fn follow(pipeline: Arc<Pipeline>, deps: Deps, stop: Stop) -> Result<(
     result
 }
 
-/// Runs the batch jobs and the checks of a pipeline once, as a bounded run does at its end.
+/// Runs the batch jobs and the checks of a pipeline once, as a bounded run does at its end; those of a close of books
+/// only when there is a date.
 ///
 /// # Errors
 /// The first error of a batch job, or all checks that are broken.
 pub async fn conclude(pipeline: &Arc<Pipeline>, deps: &Deps) -> Result<()> {
+    if pipeline.is_closing() && pipeline.day.is_none() {
+        return Ok(());
+    }
     let alerts = Alerts::new(&pipeline.name, None, Arc::clone(&deps.clock), Arc::clone(&deps.observer));
     let result = run_at_end(pipeline, &pipeline.queries, true, deps, &alerts).await;
     alerts.finish().await;
@@ -88,7 +106,7 @@ async fn run_chosen(
     alerts: &Alerts,
 ) -> Result<()> {
     run_streaming(pipeline, options.available_now, chosen, &deps, stop.clone(), alerts).await?;
-    if stop.requested() || !options.available_now {
+    if stop.requested() || !options.available_now || is_aside(pipeline, options) {
         return Ok(());
     }
     run_at_end(pipeline, chosen, options.query.is_none(), &deps, alerts).await
@@ -127,8 +145,24 @@ async fn run_streaming(
     first.map_or(Ok(()), Err)
 }
 
+/// Whether batch jobs and checks are left to a close of books.
+fn is_aside(pipeline: &Pipeline, options: &RunOptions) -> bool {
+    pipeline.is_closing() && !(options.closes && pipeline.day.is_some())
+}
+
 fn chosen(pipeline: &Pipeline, options: &RunOptions) -> Result<Vec<QuerySpec>> {
-    let chosen = super::chosen_queries(pipeline, options.query.as_deref())?;
+    let mut chosen = super::chosen_queries(pipeline, options.query.as_deref())?;
+    if is_aside(pipeline, options) {
+        chosen.retain(|query| query.kind == QueryKind::Streaming);
+        if let (Some(query), true) = (&options.query, chosen.is_empty()) {
+            return Err(Error::invalid(format!(
+                "pipeline {}: {query} is written by a close of books only: `flumen close {} --date DATE`",
+                pipeline.name,
+                pipeline.file.display()
+            )));
+        }
+        return Ok(chosen);
+    }
     let batch = chosen.iter().find(|q| q.kind == QueryKind::Batch);
     match batch {
         Some(batch) if !options.available_now => Err(Error::invalid(format!(

@@ -1,6 +1,6 @@
 //! The DataFusion session of a query: its topics, lookups, tables and models under the names of the pipeline file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -35,14 +35,28 @@ pub struct SessionParts {
     tables: Vec<String>,
     models: Vec<String>,
     connect: bool,
+    /// What stands for sinks that are read: other versions, or what is not committed yet.
+    stand_ins: StandIns,
 }
+
+/// A table in the place of a sink that is read.
+#[derive(Debug, Clone)]
+pub struct StandIn {
+    /// Its rows.
+    pub provider: Arc<dyn TableProvider>,
+    /// The version that is told of it; `None` where it is nothing that was committed.
+    pub version: Option<u64>,
+}
+
+/// Stand-ins by the names of their sinks.
+pub type StandIns = BTreeMap<String, StandIn>;
 
 impl SessionParts {
     /// What `query` reads; with `connect` its topics can be read, otherwise only planned.
     pub fn of_query(pipeline: &Pipeline, query: &QuerySpec, connect: bool) -> Self {
         let (tables, lookups) =
             query.lookups.iter().cloned().partition(|name| pipeline.sinks.iter().any(|sink| &sink.name == name));
-        Self { topics: query.sources.clone(), lookups, tables, models: query.models.clone(), connect }
+        Self { topics: query.sources.clone(), lookups, tables, models: query.models.clone(), connect, ..Self::default() }
     }
 
     /// All that the file declares.
@@ -53,7 +67,15 @@ impl SessionParts {
             tables: pipeline.sinks.iter().map(|s| s.name.clone()).collect(),
             models: pipeline.models.iter().map(|m| m.name.clone()).collect(),
             connect: true,
+            ..Self::default()
         }
+    }
+
+    /// With these tables in the place of the sinks of their names.
+    #[must_use]
+    pub fn over(mut self, stand_ins: &StandIns) -> Self {
+        self.stand_ins.clone_from(stand_ins);
+        self
     }
 
     /// Of the tables only those in `names`.
@@ -72,6 +94,8 @@ pub struct QuerySession {
     topics: Vec<Arc<TopicTable>>,
     lookups: Vec<Lookup>,
     models: Vec<(String, String)>,
+    /// Name and version of what stands for sinks.
+    stood_in: Vec<(String, String)>,
 }
 
 impl QuerySession {
@@ -82,7 +106,7 @@ impl QuerySession {
     pub async fn new(deps: &Deps, pipeline: &Pipeline, parts: SessionParts) -> Result<Self> {
         let config = config(pipeline, !parts.topics.is_empty())?;
         let context = SessionContext::new_with_config_rt(config, deps.memory.runtime());
-        let mut session = Self { context, topics: Vec::new(), lookups: Vec::new(), models: Vec::new() };
+        let mut session = Self { context, topics: Vec::new(), lookups: Vec::new(), models: Vec::new(), stood_in: Vec::new() };
         for spec in pipeline.sources.iter().filter(|s| parts.topics.contains(&s.name)) {
             let open: Option<OpenLog> = parts.connect.then(|| {
                 let (topics, spec, patience) = (Arc::clone(&deps.topics), spec.clone(), deps.patience);
@@ -98,7 +122,10 @@ impl QuerySession {
             session.add_lookup(spec, deps).await?;
         }
         for spec in pipeline.sinks.iter().filter(|s| parts.tables.contains(&s.name)) {
-            session.add_lookup(&spec.as_lookup(), deps).await?;
+            match parts.stand_ins.get(&spec.name) {
+                Some(stand_in) => session.add_stand_in(&spec.name, stand_in)?,
+                None => session.add_lookup(&spec.as_lookup(), deps).await?,
+            }
         }
         for spec in pipeline.models.iter().filter(|m| parts.models.contains(&m.name)) {
             session.add_model(spec)?;
@@ -116,6 +143,12 @@ impl QuerySession {
         let lookup = Lookup::load(spec, &deps.storage, &deps.memory, &self.context.state()).await?;
         self.register(&spec.name, lookup.provider())?;
         self.lookups.push(lookup);
+        Ok(())
+    }
+
+    fn add_stand_in(&mut self, name: &str, stand_in: &StandIn) -> Result<()> {
+        self.register(name, Arc::clone(&stand_in.provider))?;
+        self.stood_in.extend(stand_in.version.map(|version| (name.to_owned(), version.to_string())));
         Ok(())
     }
 
@@ -157,7 +190,8 @@ impl QuerySession {
 
     /// Name and version of each lookup.
     pub fn lookup_versions(&self) -> Vec<(String, String)> {
-        self.lookups.iter().map(|l| (l.name().to_owned(), l.version().to_owned())).collect()
+        let lookups = self.lookups.iter().map(|l| (l.name().to_owned(), l.version().to_owned()));
+        lookups.chain(self.stood_in.iter().cloned()).collect()
     }
 
     /// Name and SHA-256 of each model.

@@ -28,6 +28,17 @@ pub fn side_table(pipeline: &Pipeline, name: &str) -> Option<SinkSpec> {
     Some(SinkSpec { name: name.to_owned(), ..table })
 }
 
+/// Gives the side tables of a query what its last commits still owe them.
+///
+/// # Errors
+/// `Invalid` when a table is not as declared; `Unavailable` when a store fails.
+pub async fn settle(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result<()> {
+    let spec = super::sink_of(pipeline, query)?;
+    let owner = Owner::new(&pipeline.name, &query.name);
+    let sink = DeltaSink::open(spec, owner.clone(), &deps.storage, Arc::clone(&deps.clock)).await?;
+    of_query(deps, pipeline, query, spec, owner).roll_forward(&sink).await
+}
+
 /// The side tables that a query may write.
 pub(crate) fn of_query(
     deps: &Deps,

@@ -14,6 +14,7 @@ pub(super) fn assemble(mut loader: Loader<'_>) -> Result<Pipeline, Faults> {
     let source = loader.source.clone();
     let statements = statement::parse(&source, &mut loader.faults);
     loader.settings(&statements);
+    loader.business_day();
     loader.parameters(&statements);
     let written = loader.declarations(&statements);
     loader.replaced_tables();
@@ -27,6 +28,7 @@ pub(super) fn assemble(mut loader: Loader<'_>) -> Result<Pipeline, Faults> {
     let mut rules = Rules::new(&loader, &statements, &mut resolver, &mut faults);
     let queries = rules.queries(&written);
     let checks = rules.checks(&statements);
+    rules.closing(&written, &queries);
     let views: Vec<View> = resolver.into_views();
     faults.redact(loader.secrets());
     faults.sort();
@@ -47,7 +49,8 @@ pub(super) fn assemble(mut loader: Loader<'_>) -> Result<Pipeline, Faults> {
         queries,
         checks,
         warnings: faults.into_inner(),
+        day: loader.day,
         views,
-        params: loader.environment.params.clone(),
+        params: loader.params,
     })
 }

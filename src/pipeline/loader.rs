@@ -9,7 +9,9 @@ use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder}
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::CreateExternalTable;
 use datafusion::sql::sqlparser::ast::{CreateView, Query};
+use jiff::tz::TimeZone;
 
+use super::day::{self, BusinessDay};
 use super::fault::{Fault, Faults};
 use super::options::Options;
 use super::planner::references;
@@ -32,6 +34,12 @@ pub(super) struct Loader<'a> {
     /// The `.proto` files that are compiled already, by file and include roots; `None` for those with a fault.
     pub compiled: HashMap<(PathBuf, Vec<PathBuf>), Option<Arc<Descriptors>>>,
     pub draft: Draft,
+    /// The values of parameters: those of the arguments, and those that follow from a date.
+    pub params: BTreeMap<String, String>,
+    /// The same with those that only a close gives: what the file is checked with.
+    pub planned: BTreeMap<String, String>,
+    /// The business day, when a date is given.
+    pub day: Option<BusinessDay>,
     /// What stood in `${…}`: taken out of every message.
     secrets: Vec<Secret>,
     /// The first place of each table's or view's name.
@@ -78,6 +86,9 @@ impl<'a> Loader<'a> {
             state,
             compiled: HashMap::new(),
             draft: Draft::default(),
+            params: environment.params.clone(),
+            planned: environment.params.clone(),
+            day: None,
             secrets: Vec::new(),
             names: BTreeMap::new(),
             functions: BTreeMap::new(),
@@ -120,6 +131,34 @@ impl<'a> Loader<'a> {
         self.state.config_mut().options_mut().sql_parser.collect_spans = true;
     }
 
+    /// Takes the business day from its date.
+    pub fn business_day(&mut self) {
+        let Some(zone) = self.draft.settings.close_zone.clone() else { return };
+        let fault = |text: String| {
+            let (what, remedy) = text.split_once(": ").unwrap_or((&text, "write another"));
+            Fault::in_arguments(self.source.file(), format!("--param date: {what}")).remedy(remedy)
+        };
+        match self.params.remove(day::DATE).map(|date| BusinessDay::new(&date, &zone)) {
+            None => {}
+            Some(Err(why)) => self.faults.push(fault(why)),
+            Some(Ok(day)) => self.day = Some(day),
+        }
+        for (name, value) in self.day.iter().flat_map(BusinessDay::params) {
+            self.params.entry(name.to_owned()).or_insert(value);
+        }
+        // Without a date some day tells whether the file makes sense.
+        self.planned = self.params.clone();
+        let some_day = BusinessDay::new("1970-01-01", &TimeZone::UTC).ok();
+        for (name, value) in some_day.iter().flat_map(BusinessDay::params) {
+            self.planned.entry(name.to_owned()).or_insert(value);
+        }
+    }
+
+    /// Whether a parameter is given, or is one that a close gives.
+    fn is_given(&self, name: &str) -> bool {
+        self.params.contains_key(name) || (self.draft.settings.close_zone.is_some() && day::is_of_day(name))
+    }
+
     /// Reports parameters that have no value and values that have no parameter.
     pub fn parameters(&mut self, statements: &[Statement]) {
         let mut used: BTreeSet<String> = BTreeSet::new();
@@ -131,7 +170,7 @@ impl<'a> Loader<'a> {
                     self.faults.push(fault.remedy("in LOCATION and OPTIONS write ${env:NAME}"));
                 } else if name.starts_with(|c: char| c.is_ascii_digit()) {
                     self.faults.push(fault(format!("parameter `${name}` has a number")).remedy("give it a name: $day"));
-                } else if !self.environment.params.contains_key(&name) && !used.contains(&name) {
+                } else if !self.is_given(&name) && !used.contains(&name) {
                     let meant = super::suggest::closest(&name, self.environment.params.keys().map(String::as_str));
                     let remedy = match meant {
                         Some(meant) => format!("write --param {name}=VALUE; did you mean `{meant}`?"),
@@ -142,7 +181,8 @@ impl<'a> Loader<'a> {
                 used.insert(name);
             }
         }
-        for name in self.environment.params.keys().filter(|name| !used.contains(*name)) {
+        let is_day = |name: &str| self.draft.settings.close_zone.is_some() && day::is_of_day(name);
+        for name in self.environment.params.keys().filter(|name| !used.contains(*name) && !is_day(name)) {
             let fault =
                 Fault::in_arguments(self.source.file(), format!("--param: the file has no parameter `${name}`"));
             let remedy = super::suggest::did_you_mean(name, used.iter().map(String::as_str));

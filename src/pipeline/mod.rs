@@ -2,7 +2,9 @@
 //! a model comes in through [`Facts`]. All faults of a file are told at once, each with its place and a remedy.
 
 mod assemble;
+mod closing;
 mod column;
+mod day;
 mod diagnose;
 mod elsewhere;
 mod fault;
@@ -40,10 +42,11 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{CreateView, Query};
 
+pub use day::BusinessDay;
 pub use fault::{Fault, Faults, Severity};
 pub use secret::Environment;
 pub use spec::{
-    BROKEN_ROWS_FREE, CheckSpec, DEAD_LETTERS_FREE, DataLoss, KeyFormat, LEAST_VACUUM_RETENTION, LookupFormat,
+    BROKEN_ROWS_FREE, CheckSpec, DEAD_LETTERS_FREE, DataLoss, KeyFormat, LEAST_VACUUM_RETENTION, LandingSpec, LookupFormat,
     LookupSpec, META_COLUMNS, ModelSpec, NullValue, OnDecodeError, OnViolation, QueryKind, QuerySpec, RegistryAuth,
     RegistrySpec, SCHEMA_ID, SchemaChange, Settings, SinkFormat, SinkMode, SinkSpec, SourceSpec, UpkeepSpec,
     ValueFormat,
@@ -104,6 +107,8 @@ pub struct Pipeline {
     pub checks: Vec<CheckSpec>,
     /// What somebody should know, though it does not stop the file from being run.
     pub warnings: Vec<Fault>,
+    /// The business day that its batch jobs and checks are for, in a file with a `close_zone` that was given a date.
+    pub day: Option<BusinessDay>,
     views: Vec<View>,
     params: BTreeMap<String, String>,
 }
@@ -122,6 +127,11 @@ impl Pipeline {
     /// Everything that is wrong with the file, warnings among it.
     pub fn load(text: &str, file: &Path, environment: &Environment, facts: &dyn Facts) -> Result<Self, Faults> {
         assemble::assemble(loader::Loader::new(SourceText::new(file, text), environment, facts))
+    }
+
+    /// Whether its batch jobs and checks are those of a close of books.
+    pub fn is_closing(&self) -> bool {
+        self.settings.close_zone.is_some()
     }
 
     /// The topic of that name.

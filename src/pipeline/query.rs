@@ -78,7 +78,13 @@ impl<'r, 'a, 'l> Rules<'r, 'a, 'l> {
         checks
     }
 
-    fn fault(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
+    /// What the file has declared.
+    pub fn loader(&self) -> &'r Loader<'l> {
+        self.loader
+    }
+
+    /// Reports a fault.
+    pub fn fault(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
         self.faults.push(Fault::new(&self.loader.source, place, message).remedy(remedy));
     }
 

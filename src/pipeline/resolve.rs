@@ -69,7 +69,7 @@ impl<'a> Resolver<'a> {
             source: loader.source.clone(),
             state: &loader.state,
             catalogue,
-            params: &loader.environment.params,
+            params: &loader.planned,
             models: &loader.models,
             names,
             functions: loader.declared_functions().map(str::to_string).collect(),

@@ -12,7 +12,8 @@ use super::units;
 use crate::memory::MIN_LIMIT;
 
 /// Flumen's settings.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
+    "close_zone",
     "trigger",
     "max_rows",
     "memory_limit",
@@ -34,6 +35,7 @@ impl Default for Settings {
             broker_timeout: Duration::from_secs(300),
             store_timeout: Duration::from_secs(300),
             schema_change: SchemaChange::Refuse,
+            close_zone: None,
             alert_url: None,
         }
     }
@@ -80,6 +82,7 @@ impl Draft {
             }
             "pipeline" if names::is_plain(value) => self.pipeline = Some(value.to_string()),
             "pipeline" => return Err(wrong(format!("`{value}` cannot be the name of a pipeline: {}", names::PLAIN))),
+            "close_zone" => settings.close_zone = Some(units::zone(value).map_err(wrong)?),
             "alert_url" => settings.alert_url = Some(units::http_url(value).map_err(wrong)?),
             _ => {
                 let known = NAMES.map(|n| format!("flumen.{n}"));

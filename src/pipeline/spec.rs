@@ -9,6 +9,7 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::sql::sqlparser::ast::Query;
 use prost_reflect::MessageDescriptor;
+use jiff::tz::TimeZone;
 use url::Url;
 
 use crate::contract::Contract;
@@ -317,6 +318,21 @@ pub struct SinkSpec {
     pub quarantine_limit: f64,
     /// How the table and its side tables are kept in order.
     pub upkeep: UpkeepSpec,
+    /// What a close of books has to know of a table that the topic's records land in: the options `close.*`.
+    pub landing: Option<LandingSpec>,
+    /// The landing table whose rows this final table of a close of books keeps, one for each key: `close.rows_of`.
+    pub rows_of: Option<String>,
+}
+
+/// A table that a topic's records land in, row by row, until a day of theirs is closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LandingSpec {
+    /// The column that says which day a row belongs to: TIMESTAMP.
+    pub time: String,
+    /// The columns that are the same in rows of which one is kept.
+    pub key: Vec<String>,
+    /// The columns that have to add up: whole numbers or decimals.
+    pub sums: Vec<String>,
 }
 
 /// How a sink's tables are kept in order: checkpoints, log clean-up, compaction, vacuum.
@@ -374,7 +390,17 @@ impl SinkSpec {
             quarantine: None,
             quarantine_limit: QUARANTINE_LIMIT,
             upkeep: UpkeepSpec::default(),
+            landing: None,
+            rows_of: None,
         }
+    }
+
+    /// The partition column of the business date of a final table: the one of type DATE.
+    pub fn date_column(&self) -> Option<&str> {
+        let is_date = |name: &&String| {
+            self.contract.columns.iter().any(|column| column.name == **name && column.data_type == DataType::Date32)
+        };
+        self.partition_by.iter().find(is_date).map(String::as_str)
     }
 
     /// The table, to be read.
@@ -429,6 +455,8 @@ pub struct Settings {
     pub store_timeout: Duration,
     /// What to do when a message has changed since the last commit so that old records are no longer understood.
     pub schema_change: SchemaChange,
+    /// The zone of business days: the file's batch jobs and checks are those of a close of books.
+    pub close_zone: Option<TimeZone>,
     /// Where alerts are posted.
     pub alert_url: Option<Url>,
 }

@@ -16,7 +16,7 @@ use super::fault::Fault;
 use super::loader::{Loader, TableStatement};
 use super::planner::Catalogue;
 use super::spec::{
-    LEAST_LOG_RETENTION, LEAST_VACUUM_RETENTION, LookupFormat, LookupSpec, OnViolation, SinkFormat, SinkMode, SinkSpec,
+    LEAST_LOG_RETENTION, LEAST_VACUUM_RETENTION, LandingSpec, LookupFormat, LookupSpec, OnViolation, SinkFormat, SinkMode, SinkSpec,
     UpkeepSpec,
 };
 use super::statement::normal;
@@ -25,7 +25,11 @@ use super::units;
 use crate::contract::{Check, Contract, ContractColumn, check_refusal};
 
 /// The options that a sink has now.
-const SINK_OPTIONS: [&str; 14] = [
+const SINK_OPTIONS: [&str; 18] = [
+    "close.key",
+    "close.rows_of",
+    "close.sums",
+    "close.time",
     "checkpoint_interval",
     "log_retention",
     "maintain",
@@ -270,6 +274,21 @@ impl Loader<'_> {
             vacuum_retention: options.take("vacuum_retention", faults, |v| lasting(v, LEAST_VACUUM_RETENTION)),
         };
         let quarantine = options.text("quarantine").and_then(|(location, _)| location);
+        let time = options.take("close.time", faults, |v| Ok(v.trim().to_owned()));
+        let key = options.take("close.key", faults, units::columns);
+        let sums = options.take("close.sums", faults, units::columns);
+        sink.rows_of = options.take("close.rows_of", faults, |v| Ok(v.trim().to_owned()));
+        sink.landing = match (time, key) {
+            (None, None) if sums.is_none() => None,
+            (Some(time), Some(key)) => Some(LandingSpec { time, key, sums: sums.unwrap_or_default() }),
+            (time, _) => {
+                let missing = if time.is_none() { "close.time" } else { "close.key" };
+                let message = format!("`{}` has options of a close of books and no `{missing}`", sink.name);
+                let remedy = "say both: 'close.time' the column of the day, 'close.key' those that name what a row is of";
+                faults.push(Fault::new(&self.source, &table.name_place, message).remedy(remedy));
+                None
+            }
+        };
         sink.upkeep = upkeep;
         sink.on_violation = policy.unwrap_or(sink.on_violation);
         sink.quarantine_limit = limit.unwrap_or(sink.quarantine_limit);

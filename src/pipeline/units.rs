@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use chrono::{DateTime, Utc};
+use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo};
 use url::Url;
 
@@ -33,6 +34,28 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         Ok(size) if unit && size.as_u64() > 0 => Ok(size.as_u64()),
         _ => Err(format!("`{text}` is no size: write a number with its unit, such as '128 MB' or '2 GiB'")),
     }
+}
+
+/// A zone by its name in the IANA time zone database, `'America/New_York'`, or `'UTC'`.
+///
+/// # Errors
+/// What a zone looks like.
+pub fn zone(text: &str) -> Result<TimeZone, String> {
+    TimeZone::get(text.trim()).map_err(|_| {
+        format!("`{text}` is no zone: write its name in the IANA time zone database, such as 'America/New_York'")
+    })
+}
+
+/// The names in a list with commas, in quotation marks or not.
+///
+/// # Errors
+/// What a list of columns looks like.
+pub fn columns(text: &str) -> Result<Vec<String>, String> {
+    let names: Vec<String> = text.split(',').map(|name| name.trim().trim_matches('"').to_owned()).collect();
+    if names.iter().any(String::is_empty) {
+        return Err(format!("`{text}` is no list of columns: write their names with commas, such as 'account_id, day'"));
+    }
+    Ok(names)
 }
 
 /// A count, at least one; `_` may group digits.

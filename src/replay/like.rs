@@ -154,7 +154,7 @@ impl Remaking<'_> {
             cuts: None,
         };
         let (_stopper, stop) = engine::stopper();
-        let options = RunOptions { available_now: true, query: Some(table.to_owned()) };
+        let options = RunOptions { available_now: true, query: Some(table.to_owned()), closes: false };
         let pipeline = Arc::new(pipeline);
         let run = engine::run(Arc::clone(&pipeline), options, deps, stop).await;
         run.map_err(|error| error.within(format!("{table}@{version}")))?;

@@ -13,6 +13,8 @@ const SCHEMA: &str = "flumen-schema";
 const SIDE: &str = "flumen-side";
 const RETRY: &str = "flumen-retry";
 const SETTLED: &str = "flumen-settled";
+const CLOSE: &str = "flumen-close";
+const LATE: &str = "flumen-late";
 
 /// Whose positions a `txn` holds: one query of one pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +87,21 @@ impl Owner {
     /// before the log's entries go, which alone would say so.
     pub fn settled(&self) -> String {
         format!("{SETTLED}:{}:{}", self.pipeline, self.query)
+    }
+
+    /// The app id whose number is that of the closing whose rows the table has for a date.
+    pub fn close(&self, date: &str) -> String {
+        format!("{CLOSE}:{}:{}:{date}", self.pipeline, self.query)
+    }
+
+    /// The app id whose number is the next offset of a partition to look at for late rows.
+    pub fn late(&self, topic: &str, partition: i32) -> String {
+        format!("{LATE}:{}:{}:{topic}:{partition}", self.pipeline, self.query)
+    }
+
+    /// The app id whose number is the version of the landing table up to which retried rows were looked at.
+    pub fn late_version(&self) -> String {
+        format!("{LATE}:{}:{}", self.pipeline, self.query)
     }
 
     /// Whether another attempt's `txn` with this app id means that somebody else runs this query. A

@@ -85,6 +85,8 @@ pub(super) enum Writer {
     Stream,
     /// A retry of dead letters: it runs beside the stream, and only another retry is in its way.
     Retry,
+    /// A close of books: what it commits was decided before, and it looks at the others by itself.
+    Close,
     /// Upkeep of the table: nobody is in its way.
     Upkeep,
 }
@@ -351,7 +353,7 @@ impl DeltaSink {
         match own.writer {
             Writer::Stream => self.owner.is_fenced_by(app_id),
             Writer::Retry => app_id == self.owner.retry(),
-            Writer::Upkeep => false,
+            Writer::Close | Writer::Upkeep => false,
         }
     }
 

@@ -1,11 +1,13 @@
 //! What a table's log says of one commit, long after it: how it came to be, and the rows that it added.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use deltalake::kernel::Add;
 use deltalake::logstore::LogStore as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use serde_json::{Map, Value};
 
@@ -13,6 +15,9 @@ use super::data_file;
 use super::log::TableLog;
 use crate::error::{Error, Result};
 use crate::storage::{self, Storage};
+
+/// Commits that are looked at at once.
+const READ_AHEAD: usize = 32;
 
 /// A table whose commits are looked at.
 #[derive(Debug)]
@@ -67,6 +72,23 @@ impl History {
         })
     }
 
+    /// Hands the object `flumen` of each commit of `versions` to `take`, where the log still has it.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    pub async fn infos(&self, versions: RangeInclusive<u64>, mut take: impl FnMut(&Map<String, Value>)) -> Result<()> {
+        let first = self.log.versions().await?.map_or(0, |(oldest, _)| oldest).max(*versions.start());
+        let mut infos = futures::stream::iter(first..=*versions.end())
+            .map(|version| self.log.commit_info(version))
+            .buffered(READ_AHEAD);
+        while let Some(info) = infos.try_next().await? {
+            if let Some(info) = info.as_ref().and_then(|info| info.get("flumen")?.as_object()) {
+                take(info);
+            }
+        }
+        Ok(())
+    }
+
     /// The newest version.
     ///
     /// # Errors
@@ -74,6 +96,14 @@ impl History {
     pub async fn newest(&self) -> Result<u64> {
         let none = || Error::invalid(format!("there is no table at `{}`", storage::shown(&self.location)));
         Ok(self.log.versions().await?.ok_or_else(none)?.1)
+    }
+
+    /// The newest version; `None` when there is no table.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    pub async fn newest_if_any(&self) -> Result<Option<u64>> {
+        Ok(self.log.read().await?.map(|state| state.version))
     }
 
     /// Hands the rows that a commit added to `take`, with the columns of `schema`.

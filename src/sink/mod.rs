@@ -19,6 +19,7 @@ mod noting;
 mod parquet_file;
 mod replace;
 mod side;
+mod swap;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,13 +30,14 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 pub use app_id::{GONE, Owner, Position, hash63, topic_hash};
 pub use commit::{CommitRetries, Committed, SinkCommit};
 pub use create::Created;
-pub use deltalake::kernel::Add;
+pub use deltalake::kernel::{Add, Remove};
 pub use history::{History, PastCommit};
 pub use kept::LastCommit;
 pub use litter::Litter;
 pub use maintain::{Maintained, Maintainer, Round, TableRole, TableUpkeep};
 pub use parquet_file::ParquetFile;
 pub use side::{SideCommit, SideFiles, positions};
+pub use swap::{Swap, in_partition};
 pub use writer::SinkWriter;
 
 use crate::clock::Clock;

@@ -78,6 +78,23 @@ impl DeltaSink {
 
     /// The files of the known version that the result replaces, deletion vectors included.
     async fn removes(&self, adds: &[Add]) -> Result<Vec<Remove>> {
+        let columns = &self.spec.partition_by;
+        let by_schema = |schema: &StructType| -> HashSet<Vec<String>> {
+            adds.iter().map(|add| partition(columns, schema, &add.partition_values)).collect()
+        };
+        let mut touched = None;
+        self.files_of(|schema, values| {
+            let touched = touched.get_or_insert_with(|| by_schema(schema));
+            self.spec.mode == SinkMode::Replace || touched.contains(&partition(columns, schema, values))
+        })
+        .await
+    }
+
+    /// What removes the files of the known version whose partitions are wanted, deletion vectors included.
+    pub(super) async fn files_of(
+        &self,
+        mut wanted: impl FnMut(&StructType, &HashMap<String, Option<String>>) -> bool,
+    ) -> Result<Vec<Remove>> {
         let state = self.state.as_ref().ok_or_else(|| self.missing())?;
         let failed = |e: deltalake::DeltaTableError| {
             Error::unavailable(format!("table `{}`: its file list could not be read; run it again", self.location()))
@@ -85,15 +102,9 @@ impl DeltaSink {
         };
         let snapshot = EagerSnapshot::try_new(self.log.store(), Some(state.version)).await.map_err(failed)?;
         let schema = snapshot.schema();
-        let columns = &self.spec.partition_by;
-        let touched: HashSet<Vec<String>> =
-            adds.iter().map(|add| partition(columns, &schema, &add.partition_values)).collect();
         let now = self.clock.now().timestamp_millis();
         let files = snapshot.try_log_data().map_err(failed)?;
-        let replaced = files.iter().filter(|file| {
-            self.spec.mode == SinkMode::Replace
-                || touched.contains(&partition(columns, &schema, &file.partition_values_map()))
-        });
+        let replaced = files.iter().filter(|file| wanted(&schema, &file.partition_values_map()));
         let removes = replaced.map(|file| Remove { deletion_timestamp: Some(now), ..file.remove_action(true) });
         Ok(removes.collect())
     }

@@ -186,7 +186,7 @@ async fn borders_of_micro_batches_never_change_a_table() {
     let whole = workspace();
     let pipeline = load(whole.path(), &file, &[]);
     let (_stopper, stop) = engine::stopper();
-    let all = RunOptions { available_now: true, query: None };
+    let all = RunOptions { available_now: true, ..RunOptions::default() };
     let topics = Recorded { dir: dir.clone(), growth: None };
     engine::run(pipeline, all, deps(topics, Arc::new(Silent)), stop).await.unwrap();
     let expected = tables(whole.path()).await;
@@ -253,7 +253,7 @@ async fn a_recording_gives_the_rows_that_the_broker_gave() {
 
     let pipeline = load(replayed.path(), &replayed.path().join("row_wise.sql"), &[]);
     let (_stopper, stop) = engine::stopper();
-    let all = RunOptions { available_now: true, query: None };
+    let all = RunOptions { available_now: true, ..RunOptions::default() };
     let topics = Recorded { dir: recording, growth: None };
     let deps = Deps { clock: clock::system(), ..deps(topics, Arc::new(Silent)) };
     engine::run(pipeline, all, deps, stop).await.unwrap();

@@ -244,7 +244,7 @@ struct Instance {
 impl Instance {
     fn start(world: &Arc<World>, pipeline: &Arc<Pipeline>, available_now: bool) -> Self {
         let (stopper, stop) = engine::stopper();
-        let options = RunOptions { available_now, query: None };
+        let options = RunOptions { available_now, ..RunOptions::default() };
         let task = tokio::spawn(engine::run(Arc::clone(pipeline), options, world.deps(), stop));
         Self { task, stopper }
     }

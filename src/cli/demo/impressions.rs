@@ -3,6 +3,9 @@
 use chrono::{DateTime, Utc};
 use prost::Message;
 
+use super::mix;
+use super::publish::Records;
+
 /// `ads.v1.AdImpression`, as `proto/ads/v1/ads.proto` has it.
 #[derive(Clone, PartialEq, Message)]
 struct AdImpression {
@@ -85,9 +88,10 @@ impl Impressions {
     pub(crate) fn new(total: u64, bytes: Option<usize>) -> Self {
         Self { total: total.max(1), bytes, message: AdImpression::default() }
     }
+}
 
-    /// Key and value of impression `number`, seen at its own place in the two days, or at `now`.
-    pub(crate) fn encode(&mut self, number: u64, now: Option<DateTime<Utc>>, key: &mut Vec<u8>, value: &mut Vec<u8>) {
+impl Records for Impressions {
+    fn encode(&mut self, number: u64, now: Option<DateTime<Utc>>, key: &mut Vec<u8>, value: &mut Vec<u8>) {
         use std::fmt::Write;
         let draw = mix(number);
         let millis = (u128::from(number) * u128::from(SPAN_MILLIS) / u128::from(self.total)) as i64;
@@ -119,14 +123,6 @@ impl Impressions {
         value.clear();
         value.extend(message.encode_to_vec());
     }
-}
-
-/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): a number from a number.
-fn mix(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `flumen demo`: the whole architecture on one machine with nothing installed.
 
+mod calls;
 mod cluster;
 mod impressions;
 mod publish;
@@ -7,7 +8,7 @@ mod publish;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use include_dir::{Dir, include_dir};
 use tokio::sync::watch;
 
@@ -18,8 +19,9 @@ use crate::engine::{self, QuerySession, RunOptions, SessionParts};
 use crate::error::{Error, Result};
 use crate::observe::{Observer, Progress, grouped};
 use crate::pipeline::Pipeline;
+use calls::Calls;
 use impressions::Impressions;
-use publish::{Pace, Publisher};
+use publish::{Pace, Publisher, Records};
 
 static PROTO: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/proto");
 static QUERIES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/queries");
@@ -28,6 +30,17 @@ const TOPIC: &str = "ad-impressions";
 const PARTITIONS: i32 = 2;
 const FILE: &str = "queries/score_impressions.sql";
 const SINK: &str = "scored_impressions";
+
+const CALLS: &str = "call-summaries";
+
+/// What is made up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Made {
+    /// Ad impressions, over two days
+    Impressions,
+    /// Call summaries of 2026-11-22 in New York, one of five about a call that was told of before
+    Calls,
+}
 
 /// `flumen demo`.
 #[derive(Debug, Args)]
@@ -41,9 +54,12 @@ pub(crate) struct Demo {
     /// Only publish the ad impressions, to these brokers, so that a real Kafka has something to read; makes the topic
     #[arg(long, value_name = "HOST:PORT")]
     publish_to: Option<String>,
-    /// The topic for --publish-to
-    #[arg(long, value_name = "TOPIC", default_value = TOPIC, requires = "publish_to")]
-    topic: String,
+    /// Whose records are published, for --publish-to
+    #[arg(long, value_name = "JOB", value_enum, default_value_t = Made::Impressions, requires = "publish_to")]
+    job: Made,
+    /// The topic for --publish-to; otherwise ad-impressions, or call-summaries
+    #[arg(long, value_name = "TOPIC", requires = "publish_to")]
+    topic: Option<String>,
     /// Publish so many records a second, each stamped with the time, for --publish-to; otherwise as fast as it goes
     #[arg(long, value_name = "RECORDS", requires = "publish_to", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
@@ -92,17 +108,26 @@ impl Demo {
 
     async fn publish(&self, brokers: &str) -> Result<()> {
         let watch = Stopwatch::start();
-        publish::make_topic(brokers, &self.topic, PARTITIONS).await?;
-        let impressions = Impressions::new(self.records, self.record_bytes.map(|bytes| bytes as usize));
+        let (named, what) = match self.job {
+            Made::Impressions => (TOPIC, "ad impressions"),
+            Made::Calls => (CALLS, "call summaries"),
+        };
+        let topic = self.topic.as_deref().unwrap_or(named);
+        publish::make_topic(brokers, topic, PARTITIONS).await?;
+        let made_up: Box<dyn Records> = match self.job {
+            Made::Impressions => {
+                Box::new(Impressions::new(self.records, self.record_bytes.map(|bytes| bytes as usize)))
+            }
+            Made::Calls => Box::new(Calls::new(self.records)),
+        };
         let pace = self.rate.map_or(Pace::Unbound, Pace::Rate);
-        let publisher = Publisher::new(brokers, &self.topic, self.records, impressions, pace)?;
+        let publisher = Publisher::new(brokers, topic, self.records, made_up, pace)?;
         let counts = tokio::task::spawn_blocking(move || publisher.publish())
             .await
             .map_err(|e| Error::unavailable(format!("the publisher failed: {e}")))??;
         print_line(&format!(
-            "{} ad impressions published to topic {} in {:.2} s, {} bytes each on average",
+            "{} {what} published to topic {topic} in {:.2} s, {} bytes each on average",
             grouped(counts.records),
-            self.topic,
             watch.elapsed().as_secs_f64(),
             counts.bytes / counts.records.max(1)
         ));
@@ -117,7 +142,7 @@ impl Demo {
         let deps =
             load::deps(pipeline, Arc::clone(&observer) as Arc<dyn Observer>, Some(pipeline.settings.broker_timeout))?;
         let impressions = Impressions::new(self.records, None);
-        let publisher = Publisher::new(brokers, TOPIC, self.records, impressions, Pace::Reader(receiver.clone()))?;
+        let publisher = Publisher::new(brokers, TOPIC, self.records, Box::new(impressions), Pace::Reader(receiver.clone()))?;
         let publishing = tokio::task::spawn_blocking(move || publisher.publish());
         let all = self.records;
         let until_all_read = async {
@@ -164,6 +189,14 @@ impl Observer for Following {
     fn note(&self, text: &str) {
         self.printer.note(text);
     }
+}
+
+/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): a number from a number.
+fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// `dir`, or where that exists, `dir-2`, `dir-3`, …

@@ -1,4 +1,4 @@
-//! Publishes ad impressions, never further ahead of the reader than the broker keeps.
+//! Publishes made-up records, never further ahead of the reader than the broker keeps.
 
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 use tokio::sync::watch;
 
 use super::cluster::producer_config;
-use super::impressions::Impressions;
 use crate::clock::{Clock, Stopwatch, SystemClock};
 use crate::error::{Error, Result};
 
@@ -45,12 +44,23 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Publishes `records` impressions to a topic.
+/// Made-up records, one after the other.
+pub(crate) trait Records: Send {
+    /// Key and value of record `number`, at its own place in time, or at `now`.
+    fn encode(&mut self, number: u64, now: Option<DateTime<Utc>>, key: &mut Vec<u8>, value: &mut Vec<u8>);
+
+    /// When the record that was made last was sent, in milliseconds since the epoch; `None`: when it is published.
+    fn sent(&self) -> Option<i64> {
+        None
+    }
+}
+
+/// Publishes made-up records to a topic.
 pub(crate) struct Publisher {
     producer: ThreadedProducer<Deliveries>,
     topic: String,
     records: u64,
-    impressions: Impressions,
+    made_up: Box<dyn Records>,
     pace: Pace,
 }
 
@@ -95,11 +105,17 @@ pub(crate) struct Published {
 
 impl Publisher {
     /// A publisher.
-    pub(crate) fn new(brokers: &str, topic: &str, records: u64, impressions: Impressions, pace: Pace) -> Result<Self> {
+    pub(crate) fn new(
+        brokers: &str,
+        topic: &str,
+        records: u64,
+        made_up: Box<dyn Records>,
+        pace: Pace,
+    ) -> Result<Self> {
         let producer = producer_config(brokers).create_with_context(Deliveries::default()).map_err(|e| {
             Error::invalid(format!("no producer for {brokers}: {e}; name brokers as HOST:PORT[,HOST:PORT]"))
         })?;
-        Ok(Self { producer, topic: topic.to_owned(), records, impressions, pace })
+        Ok(Self { producer, topic: topic.to_owned(), records, made_up, pace })
     }
 
     /// Publishes all of them and waits until the broker has them. Blocks.
@@ -110,8 +126,12 @@ impl Publisher {
         let watch = Stopwatch::start();
         while published.records < self.records {
             let now = self.wait_for_turn(published.records, &watch)?;
-            self.impressions.encode(published.records, now, &mut key, &mut value);
+            self.made_up.encode(published.records, now, &mut key, &mut value);
             let record = BaseRecord::to(&self.topic).key(key.as_slice()).payload(value.as_slice());
+            let record = match self.made_up.sent() {
+                Some(sent) => record.timestamp(sent),
+                None => record,
+            };
             match self.producer.send(record) {
                 Ok(()) => {
                     published.records += 1;

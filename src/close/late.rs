@@ -1,0 +1,242 @@
+//! Records of days that are sealed: they go to a table beside the final one, `<final table>_adjustments`, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{Array as _, ArrayRef, AsArray, BooleanArray, Date32Array, Int64Array, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, cast as cast_expr, ident, lit};
+use futures::StreamExt as _;
+
+use super::Job;
+use super::closed::Closed;
+use super::reconcile::Ground;
+use super::tally::arrow;
+use crate::contract::{Contract, ContractColumn};
+use crate::error::{Error, Result};
+use crate::fault_point;
+use crate::pipeline::SinkSpec;
+use crate::sink::{Created, DeltaSink, History, Litter, Owner, SinkCommit, SinkWriter};
+
+/// How often somebody else may look for late rows at the same moment.
+const TRIES: u32 = 10;
+/// Retried records that are asked for one by one; of more all rows are looked at.
+const ASKED_FOR: usize = 1_000;
+
+/// A day that is sealed, as late rows are held against it.
+struct Sealed<'a> {
+    closed: &'a Closed,
+    date: i32,
+    /// The first and the last moment, in microseconds.
+    micros: (i64, i64),
+    /// What it accounted for.
+    ends: BTreeMap<i32, i64>,
+    /// The version that it read.
+    version: i64,
+}
+
+/// What is looked at.
+struct Due<'a> {
+    sealed: Vec<Sealed<'a>>,
+    /// The first offset that nobody looked at.
+    start: BTreeMap<i32, i64>,
+    /// Records that a retry brought since, with its version.
+    retried: BTreeMap<(i32, i64), i64>,
+    time: &'a str,
+}
+
+/// The table of late rows of a final table.
+fn table(sink: &SinkSpec, landing: &SinkSpec) -> SinkSpec {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let own = [("_date", DataType::Date32), ("_closing", DataType::Int64), ("_found_at", time)];
+    let own = own.map(|(name, data_type)| ContractColumn { name: name.into(), data_type, nullable: true });
+    let landed = landing.contract.columns.iter().map(|column| ContractColumn { nullable: true, ..column.clone() });
+    let contract = Contract { columns: own.into_iter().chain(landed).collect(), checks: Vec::new() };
+    SinkSpec { merge_schema: true, ..SinkSpec::append("adjustments", &location(sink), contract) }
+}
+
+/// Where late rows of a final table go.
+pub fn location(sink: &SinkSpec) -> String {
+    format!("{}_adjustments", sink.location.trim_end_matches('/'))
+}
+
+impl Job {
+    /// Looks for rows of sealed days that came after their closing, and writes those that are new. How many, by date.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    pub(super) async fn find_late(
+        &self,
+        ground: &Ground<'_>,
+        sink: &SinkSpec,
+        closed: &[Closed],
+    ) -> Result<BTreeMap<String, u64>> {
+        let spec = table(sink, ground.landing.sink);
+        let owner = Owner::new(&self.pipeline.name, &sink.name);
+        let mut table = DeltaSink::open(&spec, owner, &self.deps.storage, Arc::clone(&self.deps.clock)).await?;
+        table.add_columns().await?;
+        for _ in 0..TRIES {
+            let litter = Litter::default();
+            let looked = self.look(&table, ground, closed, &litter).await;
+            let Some((commit, found)) = looked? else { return Ok(BTreeMap::new()) };
+            fault_point::pass("close.late").await?;
+            let written = match table.exists() {
+                true => table.commit_next(commit).await?.is_some(),
+                false => matches!(table.create(commit).await?, Created::Ours(_)),
+            };
+            if written {
+                litter.keep();
+                return Ok(found);
+            }
+            litter.remove().await;
+            table.reload().await?;
+        }
+        Err(Error::unavailable(format!(
+            "table `{}`: others look for late rows at the same time; run it again",
+            table.location()
+        )))
+    }
+
+    /// How many rows are known to be late for a closing.
+    pub(super) async fn adjustments(&self, sink: &SinkSpec, closed: &Closed) -> Result<u64> {
+        let spec = SinkSpec { location: location(sink), ..sink.clone() }.as_lookup();
+        let Some(version) = History::open(&spec.location, &self.deps.storage)?.newest_if_any().await? else {
+            return Ok(0);
+        };
+        let context = self.context()?;
+        let state = context.state();
+        let spec = crate::pipeline::LookupSpec { declared: None, ..spec };
+        let rows =
+            crate::lookup::Lookup::scanned(&spec, version, &self.deps.storage, &self.deps.memory, &state).await?;
+        let date = super::staged::date_value(&closed.date)?;
+        let own = ident("_date").eq(lit(date)).and(ident("_closing").eq(lit(closed.closing)));
+        Ok(context.read_table(rows)?.filter(own)?.count().await? as u64)
+    }
+
+    /// What is late and was not known, written to files; `None` when there is nothing to look at.
+    async fn look(
+        &self,
+        table: &DeltaSink,
+        ground: &Ground<'_>,
+        closed: &[Closed],
+        litter: &Litter,
+    ) -> Result<Option<(SinkCommit, BTreeMap<String, u64>)>> {
+        let topic = &ground.landed.identity.topic;
+        let owner = table.owner();
+        let ends = &ground.landed.ends;
+        let sealed = sealed_days(ground, closed);
+        let Some(first) = sealed.iter().map(|day| day.version).min() else { return Ok(None) };
+        let position = |partition: &i32| {
+            let earliest = || sealed.iter().filter_map(|day| day.ends.get(partition)).min().copied().unwrap_or(0);
+            table.txn(&owner.late(topic, *partition)).unwrap_or_else(earliest)
+        };
+        let start: BTreeMap<i32, i64> = ends.keys().map(|partition| (*partition, position(partition))).collect();
+        let since = table.txn(&owner.late_version()).unwrap_or(first);
+        let version = ground.landed.version as i64;
+        if table.exists() && start.iter().all(|(partition, start)| start >= &ends[partition]) && since >= version {
+            return Ok(None);
+        }
+        let letters = self.letters(ground).await?.into_iter();
+        let retried = letters.filter_map(|(partition, offset, retried)| Some(((partition, offset), retried?)));
+        let retried = retried.filter(|(_, at)| (since + 1..=version).contains(at)).collect();
+        let due = Due { sealed, start, retried, time: &ground.spec.time };
+        let mut writer = table.writer(&self.deps.memory).noting(litter);
+        let found = self.write_late(table, ground, &due, &mut writer).await?;
+        let adds = writer.close().await?;
+        let mut txns: Vec<_> = ends.iter().map(|(partition, end)| (owner.late(topic, *partition), *end)).collect();
+        txns.push((owner.late_version(), version));
+        let commit = SinkCommit { adds, txns, attempt: self.deps.clock.new_id(), info: owner.info() };
+        Ok(Some((commit, found)))
+    }
+
+    async fn write_late(
+        &self,
+        table: &DeltaSink,
+        ground: &Ground<'_>,
+        due: &Due<'_>,
+        writer: &mut SinkWriter,
+    ) -> Result<BTreeMap<String, u64>> {
+        let columns = ground.landing.sink.contract.columns.iter();
+        let columns = columns.map(|c| cast_expr(ident(&c.name), c.data_type.clone()).alias(&c.name));
+        let context = self.context()?;
+        let rows = context.read_table(Arc::clone(&ground.rows))?.filter(due.filter())?;
+        let mut rows = rows.select(columns.collect::<Vec<_>>())?.execute_stream().await?;
+        let mut found = BTreeMap::new();
+        let now = self.deps.clock.now().timestamp_micros();
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            let days = due.days(&batch)?;
+            for (date, index) in days.iter().flatten().map(|day| (&due.sealed[*day].closed.date, day)) {
+                debug_assert!(*index < due.sealed.len(), "a day that is sealed");
+                *found.entry(date.clone()).or_default() += 1;
+            }
+            let mask: BooleanArray = days.iter().map(|day| Some(day.is_some())).collect();
+            let kept = filter_record_batch(&batch, &mask).map_err(arrow)?;
+            let of = |get: fn(&Sealed<'_>) -> i64| days.iter().flatten().map(move |day| get(&due.sealed[*day]));
+            let dates: Date32Array = of(|day| i64::from(day.date)).map(|days| Some(days as i32)).collect();
+            let closings: Int64Array = of(|day| day.closed.closing).map(Some).collect();
+            let at = arrow::array::TimestampMicrosecondArray::from_value(now, kept.num_rows()).with_timezone("UTC");
+            let own: [ArrayRef; 3] = [Arc::new(dates), Arc::new(closings), Arc::new(at)];
+            let columns = own.into_iter().chain(kept.columns().iter().cloned()).collect();
+            writer.write(&RecordBatch::try_new(Arc::clone(table.schema()), columns).map_err(arrow)?).await?;
+        }
+        Ok(found)
+    }
+}
+
+/// The days that are sealed, by their time.
+fn sealed_days<'a>(ground: &Ground<'_>, closed: &'a [Closed]) -> Vec<Sealed<'a>> {
+    let of = |closed: &'a Closed| {
+        let own = closed.reconciled.iter().find(|own| own.landing == ground.landed.table)?;
+        let date = super::staged::date_value(&closed.date).ok()?;
+        let ScalarValue::Date32(Some(date)) = date else { return None };
+        let micros = (closed.day_start.timestamp_micros(), closed.day_end.timestamp_micros());
+        let ends = closed.ends(&ground.landed.table);
+        Some(Sealed { closed, date, micros, ends, version: own.version as i64 })
+    };
+    let mut days: Vec<_> = closed.iter().filter_map(of).collect();
+    days.sort_by_key(|day| day.micros);
+    days
+}
+
+impl Due<'_> {
+    /// What is not read needlessly: rows of sealed days that nobody looked at.
+    fn filter(&self) -> Expr {
+        let micros = |time: i64| lit(ScalarValue::TimestampMicrosecond(Some(time), Some("UTC".into())));
+        let first = self.sealed.first().map_or(0, |day| day.micros.0);
+        let last = self.sealed.iter().map(|day| day.micros.1).max().unwrap_or(0);
+        let of_days = ident(self.time).gt_eq(micros(first)).and(ident(self.time).lt(micros(last)));
+        if self.retried.len() > ASKED_FOR {
+            return of_days;
+        }
+        let new = ident("_offset").gt_eq(lit(self.start.values().min().copied().unwrap_or(0)));
+        let offsets: BTreeSet<i64> = self.retried.keys().map(|(_, offset)| *offset).collect();
+        let brought = ident("_offset").in_list(offsets.into_iter().map(lit).collect(), false);
+        of_days.and(if self.retried.is_empty() { new } else { new.or(brought) })
+    }
+
+    /// For each row the sealed day that it is late for.
+    fn days(&self, batch: &RecordBatch) -> Result<Vec<Option<usize>>> {
+        let column = |name: &str, data_type: &DataType| -> Result<ArrayRef> {
+            let column = batch.column_by_name(name).ok_or_else(|| Error::invalid(format!("no column `{name}`")))?;
+            cast(column, data_type).map_err(arrow)
+        };
+        let (partitions, offsets) = (column("_partition", &DataType::Int32)?, column("_offset", &DataType::Int64)?);
+        let (partitions, offsets) = (partitions.as_primitive::<Int32Type>(), offsets.as_primitive::<Int64Type>());
+        let times = column(self.time, &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let late = |row: usize| {
+            let (time, origin) = (times.is_valid(row).then(|| times.value(row))?, (partitions.value(row), offsets.value(row)));
+            let at = self.sealed.partition_point(|day| day.micros.0 <= time).checked_sub(1)?;
+            let day = &self.sealed[at];
+            let is_of_day = time < day.micros.1;
+            let is_new = origin.1 >= self.start.get(&origin.0).copied().unwrap_or(0)
+                && origin.1 >= day.ends.get(&origin.0).copied().unwrap_or(0);
+            let is_brought = self.retried.get(&origin).is_some_and(|version| *version > day.version);
+            (is_of_day && (is_new || is_brought)).then_some(at)
+        };
+        Ok((0..batch.num_rows()).map(late).collect())
+    }
+}

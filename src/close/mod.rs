@@ -1,0 +1,227 @@
+//! Close of books: a business day of a topic, sealed once.
+//!
+//! The records land in a table row by row. When the day is complete, the batch jobs of the file run over that table at
+//! one version, into files that nobody sees. The figures of topic, landing table and files are compared, and the checks
+//! of the file see the tables as they would be. Then one row in the table `_closings` decides: it holds the figures and,
+//! for each final table, the files that are put in the place of others. Each final table is rolled forward from it, in
+//! one version, and the row is marked as done. Whoever comes next finishes what was decided before anything else, so
+//! that a day is sealed once, whoever is killed and however many run.
+
+mod books;
+mod closed;
+mod html;
+mod land;
+mod late;
+mod prepare;
+mod reconcile;
+mod report;
+mod seal;
+mod staged;
+mod tally;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::books::{Books, Closing};
+use self::land::{Asked, Landed, Landing};
+use self::prepare::{Prepared, discard};
+use self::reconcile::Ground;
+use self::seal::Sealed;
+use crate::engine::{Deps, Stop};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::{BusinessDay, Pipeline, QueryKind, QuerySpec, SinkSpec};
+
+pub use self::closed::{Closed, CompleteBy, Exact, Figures, FinalTable, Reconciled, Sums};
+pub use self::html::page;
+pub use self::report::text;
+
+/// How long a broker is waited for when a day is closed already: its late records can wait.
+const HURRY: Duration = Duration::from_secs(10);
+
+/// What is to be closed.
+#[derive(Clone)]
+pub struct Job {
+    /// The pipeline, which has a zone and was given the date.
+    pub pipeline: Arc<Pipeline>,
+    /// Stores, time and topics.
+    pub deps: Deps,
+    /// The day.
+    pub day: BusinessDay,
+    /// How long records of the day are waited for after its end.
+    pub lateness: Duration,
+    /// Nothing is committed.
+    pub dry_run: bool,
+    /// Why a date that is closed is closed anew.
+    pub reopen: Option<String>,
+    /// Ends it before anything is decided.
+    pub stop: Stop,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The day.
+    pub closed: Closed,
+    /// Whether it was closed before.
+    pub before: bool,
+    /// Rows that came too late for it, and lie beside the final tables.
+    pub adjustments: u64,
+    /// Late rows that were found just now, by the date that they are late for.
+    pub late: BTreeMap<String, u64>,
+    /// Records that a dry run has not seen, as they are not landed.
+    pub behind: u64,
+}
+
+/// The closings of the job, by date.
+type Known = BTreeMap<String, Closing>;
+
+impl Job {
+    /// Closes the day, or says how it was closed.
+    ///
+    /// # Errors
+    /// `Unavailable` when the day is not complete or a store or broker fails, `Violated` when figures differ or a check
+    /// is broken: nothing is committed then. `Invalid` when the file closes nothing.
+    pub async fn close(&self) -> Result<Outcome> {
+        let finals = self.finals()?;
+        let mut books = Books::open(&self.deps, &self.pipeline.name, &books::location(finals[0].0)).await?;
+        let known = books.read().await?;
+        let known = self.finish_others(&mut books, known).await?;
+        let date = self.day.date.to_string();
+        match (known.get(&date), &self.reopen) {
+            (Some(closing), None) => return self.closed_before(&closing.closed, &known).await,
+            (None, Some(_)) => {
+                let job = &self.pipeline.name;
+                return Err(Error::invalid(format!("--reopen: {date} was never closed by {job}; leave it out")));
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        let now = self.deps.clock.now();
+        let landings = self.landings();
+        let asked = self.ask(&landings).await?;
+        let complete_by = match self.complete(now, &landings, &asked).await {
+            Err(error) if self.dry_run => {
+                self.deps.observer.note(&format!("a close would end here: {}", error.message()));
+                CompleteBy::Clock
+            }
+            complete => complete?,
+        };
+        let landed = self.land_all(&landings, &asked).await?;
+        let grounds = self.grounds(&landings, &landed, &known).await?;
+        let prepared = self.prepare(&finals, &grounds, &known, complete_by).await?;
+        if self.dry_run {
+            discard(&prepared.staged).await;
+            let behind = landed.iter().map(|landed| landed.behind).sum();
+            let Prepared { closed, .. } = prepared;
+            return Ok(Outcome { closed, before: false, adjustments: 0, late: BTreeMap::new(), behind });
+        }
+        let (closing, before) = match self.seal(&mut books, prepared).await? {
+            Sealed::Ours(closing) => (closing, false),
+            Sealed::Theirs(closing) => (closing, true),
+        };
+        self.finish(&mut books, &closing).await?;
+        let known = books.read().await?;
+        let late = self.late(&grounds, &known).await?;
+        let adjustments = self.known_late(&closing.closed).await?;
+        Ok(Outcome { closed: closing.closed, before, adjustments, late, behind: 0 })
+    }
+
+    /// The final tables of the file with the jobs that fill them, in its order.
+    fn finals(&self) -> Result<Vec<(&SinkSpec, &QuerySpec)>> {
+        let jobs = self.pipeline.queries.iter().filter(|query| query.kind == QueryKind::Batch);
+        let finals: Vec<_> = jobs.filter_map(|query| Some((self.pipeline.sink(&query.name)?, query))).collect();
+        if finals.is_empty() || self.landings().is_empty() {
+            return Err(Error::invalid(format!(
+                "pipeline {} closes nothing: it has no table that records land in, or none that a batch job fills",
+                self.pipeline.name
+            )));
+        }
+        Ok(finals)
+    }
+
+    /// What was decided and is not made good yet is made good first.
+    async fn finish_others(&self, books: &mut Books, known: Known) -> Result<Known> {
+        let left: Vec<_> = known.values().filter(|closing| !closing.is_done).collect();
+        if left.is_empty() {
+            return Ok(known);
+        }
+        for closing in left {
+            let date = &closing.closed.date;
+            if self.dry_run {
+                self.deps.observer.note(&format!("the closing of {date} is under way: a close finishes it first"));
+                continue;
+            }
+            self.deps.observer.note(&format!("the closing of {date} was under way: it is finished first"));
+            match self.finish(books, closing).await {
+                // It is closed anew in any case, whatever is in its way.
+                Err(error) if self.reopen.is_some() && *date == self.day.date.to_string() => {
+                    self.deps.observer.note(&format!("closing {} is given up: {error}", closing.closed.closing));
+                }
+                finished => finished?,
+            }
+        }
+        books.read().await
+    }
+
+    /// A day that is closed stays as it is; what came too late is looked for.
+    async fn closed_before(&self, closed: &Closed, known: &Known) -> Result<Outcome> {
+        let mut late = BTreeMap::new();
+        if !self.dry_run {
+            let hurried = Job { deps: land::hurried(&self.deps, HURRY), ..self.clone() };
+            let landings = hurried.landings();
+            match hurried.look_again(&landings).await {
+                Ok(landed) => late = hurried.late(&hurried.bare_grounds(&landings, &landed).await?, known).await?,
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    self.deps.observer.note(&format!("late records were not looked for: {}", error.message()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let adjustments = self.known_late(closed).await?;
+        Ok(Outcome { closed: closed.clone(), before: true, adjustments, late, behind: 0 })
+    }
+
+    /// The landing tables, brought up to where their topics are now.
+    async fn look_again(&self, landings: &[Landing<'_>]) -> Result<Vec<Landed>> {
+        let asked = self.ask(landings).await?;
+        self.land_all(landings, &asked).await
+    }
+
+    async fn land_all(&self, landings: &[Landing<'_>], asked: &[Asked]) -> Result<Vec<Landed>> {
+        let mut landed = Vec::new();
+        for (landing, asked) in landings.iter().zip(asked) {
+            landed.push(self.land(landing, asked).await?);
+        }
+        Ok(landed)
+    }
+
+    /// Late rows of all landing tables that were not known.
+    async fn late(&self, grounds: &[Ground<'_>], known: &Known) -> Result<BTreeMap<String, u64>> {
+        let closed: Vec<Closed> =
+            known.values().filter(|closing| closing.is_done).map(|closing| closing.closed.clone()).collect();
+        let mut all = BTreeMap::new();
+        for ground in grounds {
+            for sink in self.keepers(ground) {
+                for (date, rows) in self.find_late(ground, sink, &closed).await? {
+                    *all.entry(date).or_default() += rows;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The final tables that keep rows of a landing table.
+    fn keepers(&self, ground: &Ground<'_>) -> impl Iterator<Item = &SinkSpec> {
+        let landing = ground.landing.sink.name.clone();
+        self.pipeline.sinks.iter().filter(move |sink| sink.rows_of.as_ref() == Some(&landing))
+    }
+
+    /// How many rows are known to be late for a closing.
+    async fn known_late(&self, closed: &Closed) -> Result<u64> {
+        let mut all = 0;
+        for sink in self.pipeline.sinks.iter().filter(|sink| sink.rows_of.is_some()) {
+            all += self.adjustments(sink, closed).await?;
+        }
+        Ok(all)
+    }
+}

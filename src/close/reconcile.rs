@@ -1,0 +1,342 @@
+//! Where each record went: what the log says was read, what lies in the landing table and beside it, and what is kept.
+//! Each figure is counted where it lies, and those that have to be the same are compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{AsArray, Int64Array};
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use datafusion::catalog::TableProvider;
+use datafusion::common::{ScalarValue, cast::as_int32_array, cast::as_int64_array};
+use datafusion::dataframe::DataFrame;
+use datafusion::logical_expr::{ColumnarValue, Expr, Volatility, create_udf, ident, lit};
+use datafusion::prelude::SessionContext;
+use serde_json::{Map, Value};
+
+use super::Job;
+use super::closed::{Exact, Figures, Reconciled};
+use super::land::{Landed, Landing};
+use super::tally::{Kept, Offsets, Scope, Tally, drain, holds};
+use crate::engine;
+use crate::error::Result;
+use crate::lookup::Lookup;
+use crate::observe::grouped;
+use crate::pipeline::{BusinessDay, LandingSpec, SinkSpec};
+use crate::sink::History;
+
+/// The name of a landing table in sessions of our own.
+const LANDED: &str = "landed";
+
+/// A landing table at the version that is read.
+pub struct Ground<'a> {
+    pub landing: &'a Landing<'a>,
+    pub spec: &'a LandingSpec,
+    pub landed: &'a Landed,
+    /// Its rows.
+    pub rows: Arc<dyn TableProvider>,
+    /// The first offset of each partition that this closing accounts for.
+    pub from: BTreeMap<i32, i64>,
+    /// What the log says was read from there on.
+    pub read: BTreeMap<i32, Read>,
+}
+
+/// Records of a partition that were read, as the commits say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Read {
+    records: u64,
+    null: u64,
+    /// Offsets of which no commit says how many records they were.
+    unsaid: u64,
+}
+
+impl Job {
+    /// Finds out what a closing has to account for: `ends` is how far earlier ones did, `since` the version that the
+    /// last of them read.
+    pub(super) async fn find_ranges(
+        &self,
+        ground: &mut Ground<'_>,
+        ends: &BTreeMap<i32, i64>,
+        since: Option<u64>,
+    ) -> Result<()> {
+        let (landing, landed) = (ground.landing, ground.landed);
+        let history = History::open(&landing.sink.location, &self.deps.storage)?;
+        let mut ranges: BTreeMap<i32, Vec<Range>> = BTreeMap::new();
+        let first = since.map_or(0, |version| version + 1);
+        history
+            .infos(first..=landed.version, |info| {
+                let own = |key: &str, value: &str| info.get(key).and_then(Value::as_str) == Some(value);
+                let is_stream = info.contains_key("batch");
+                if is_stream && own("pipeline", &self.pipeline.name) && own("query", &landing.query.name) {
+                    for (partition, range) in ranges_of(info, &landed.identity.topic) {
+                        ranges.entry(partition).or_default().push(range);
+                    }
+                }
+            })
+            .await?;
+        for (partition, end) in &landed.ends {
+            let ranges = ranges.remove(partition).unwrap_or_default();
+            let oldest = ranges.iter().map(|range| range.from).min().unwrap_or(*end);
+            let start = ends.get(partition).copied().unwrap_or(oldest).min(*end);
+            let mut counted = Read { unsaid: (end - start).max(0) as u64, ..Read::default() };
+            for range in ranges.iter().filter(|range| range.from >= start && range.to <= *end) {
+                let offsets = (range.to - range.from).max(0) as u64;
+                counted.records += range.records.unwrap_or(offsets);
+                counted.null += range.null;
+                if range.records.is_some() {
+                    counted.unsaid = counted.unsaid.saturating_sub(offsets);
+                }
+            }
+            if counted.unsaid > 0 {
+                counted.records = (end - start).max(0) as u64;
+            }
+            ground.from.insert(*partition, start);
+            ground.read.insert(*partition, counted);
+        }
+        Ok(())
+    }
+
+    /// The figures of a final table that keeps rows of `ground`, and what does not add up.
+    pub(super) async fn reconcile(
+        &self,
+        ground: &Ground<'_>,
+        sink: &SinkSpec,
+        kept: Kept,
+    ) -> Result<(Reconciled, Vec<String>)> {
+        let Kept { offsets, partitions: kept } = kept;
+        let scope = Arc::new(Scope {
+            day: self.day,
+            from: ground.from.clone(),
+            kept: Arc::new(offsets),
+            sums: ground.spec.sums.clone(),
+        });
+        let mut figures = self.tally(ground, &scope).await?;
+        let beside = self.beside(ground).await?;
+        let mut by_offsets = false;
+        for (partition, read) in &ground.read {
+            let own = figures.entry(*partition).or_default();
+            own.from = ground.from.get(partition).copied();
+            own.to = ground.landed.ends.get(partition).copied();
+            (own.records, own.null) = (read.records, read.null);
+            by_offsets |= read.unsaid > 0;
+            (own.dead, own.quarantined) = beside.get(partition).copied().unwrap_or_default();
+        }
+        let mut differences = Vec::new();
+        let name = |partition: &i32| format!("{}, topic {}, partition {partition}", sink.name, ground.landed.identity.topic);
+        for (partition, own) in &figures {
+            let told = |what: String| format!("{}: {what}", name(partition));
+            differences.extend(landing_differs(own).map(told));
+            let (rows, sums) = kept.get(partition).cloned().unwrap_or_default();
+            differences.extend(kept_differs(own, rows, &sums, &ground.spec.sums).into_iter().map(told));
+        }
+        for (partition, (rows, _)) in kept.iter().filter(|(partition, _)| !figures.contains_key(partition)) {
+            differences.push(format!("{}: {} rows are kept, and none landed", name(partition), grouped(*rows)));
+        }
+        differences.extend(self.keys_that_differ(ground, sink, &scope.kept).await?);
+        let mut total = Figures::default();
+        figures.values().for_each(|figures| total.add(figures));
+        let reconciled = Reconciled {
+            table: sink.name.clone(),
+            landing: ground.landed.table.clone(),
+            version: ground.landed.version,
+            topic: ground.landed.identity.topic.clone(),
+            topic_id: ground.landed.identity.topic_id.clone(),
+            by_offsets,
+            partitions: figures,
+            total,
+        };
+        Ok((reconciled, differences))
+    }
+
+    /// A session in which rows are counted.
+    pub(super) fn context(&self) -> Result<SessionContext> {
+        Ok(SessionContext::new_with_config_rt(engine::session_config(&self.pipeline, false)?, self.deps.memory.runtime()))
+    }
+
+    async fn tally(&self, ground: &Ground<'_>, scope: &Arc<Scope>) -> Result<BTreeMap<i32, Figures>> {
+        let time = ground.spec.time.clone();
+        let mut columns = vec!["_partition".to_owned(), "_offset".to_owned(), time.clone()];
+        columns.extend(ground.spec.sums.iter().filter(|sum| !columns.contains(sum)).cloned().collect::<Vec<_>>());
+        let oldest = ground.from.values().min().copied().unwrap_or(0);
+        let wanted = of_day(&time, &self.day).or(ident("_offset").gt_eq(lit(oldest)));
+        let rows = self.context()?.read_table(Arc::clone(&ground.rows))?.filter(wanted)?;
+        let rows = rows.select(columns.iter().map(ident).collect::<Vec<_>>())?;
+        let counting = Arc::clone(scope);
+        let tallies = drain(rows, move |tally: &mut Tally, batch| tally.add(batch, &time, &counting)).await?;
+        let mut all = Tally::default();
+        tallies.into_iter().for_each(|tally| all.merge(tally));
+        Ok(all.figures(&ground.spec.sums))
+    }
+
+    /// The dead letters and the quarantined rows of the closing's offsets, partition by partition.
+    async fn beside(&self, ground: &Ground<'_>) -> Result<BTreeMap<i32, (u64, u64)>> {
+        let mut beside: BTreeMap<i32, (u64, u64)> = BTreeMap::new();
+        let is_due = |partition: i32, offset: i64| {
+            let from = ground.from.get(&partition).copied().unwrap_or(0);
+            (from..ground.landed.ends.get(&partition).copied().unwrap_or(0)).contains(&offset)
+        };
+        let (mut dead, mut retried) = (BTreeSet::new(), BTreeSet::new());
+        for (partition, offset, version) in self.letters(ground).await? {
+            match version {
+                Some(version) if version <= ground.landed.version as i64 => drop(retried.insert((partition, offset))),
+                Some(_) => {}
+                None if is_due(partition, offset) => drop(dead.insert((partition, offset))),
+                None => {}
+            }
+        }
+        dead.difference(&retried).for_each(|(partition, _)| beside.entry(*partition).or_default().0 += 1);
+        if let Some(rows) = self.side(&format!("{}_quarantine", ground.landing.sink.name)).await? {
+            for batch in rows.select(vec![ident("_partition"), ident("_offset")])?.collect().await? {
+                let (partitions, offsets) = (as_int32_array(batch.column(0))?, as_int64_array(batch.column(1))?);
+                for (partition, offset) in partitions.iter().zip(offsets).filter_map(|(p, o)| Some((p?, o?))) {
+                    if is_due(partition, offset) {
+                        beside.entry(partition).or_default().1 += 1;
+                    }
+                }
+            }
+        }
+        Ok(beside)
+    }
+
+    /// Each dead letter of a landing query: partition, offset, and in which version of the table it was retried.
+    pub(super) async fn letters(&self, ground: &Ground<'_>) -> Result<Vec<(i32, i64, Option<i64>)>> {
+        let query = ground.landing.query.name.as_str();
+        let Some(rows) = self.side(&format!("{query}_dead_letters")).await? else { return Ok(Vec::new()) };
+        let own = ident("pipeline").eq(lit(self.pipeline.name.as_str())).and(ident("query").eq(lit(query)));
+        let own = own.and(ident("topic").eq(lit(ground.landed.identity.topic.as_str())));
+        let rows = rows.filter(own)?.select(vec![ident("partition"), ident("offset"), ident("retried")])?;
+        let mut letters = Vec::new();
+        for batch in rows.collect().await? {
+            let retried = batch.column(2).as_primitive::<Int64Type>();
+            let (partitions, offsets) = (as_int32_array(batch.column(0))?, as_int64_array(batch.column(1))?);
+            for (row, (partition, offset)) in partitions.iter().zip(offsets).enumerate() {
+                let version = arrow::array::Array::is_valid(retried, row).then(|| retried.value(row));
+                letters.extend(partition.zip(offset).map(|(partition, offset)| (partition, offset, version)));
+            }
+        }
+        Ok(letters)
+    }
+
+    /// The rows of a table beside a sink as they are now; `None` when there is no such table.
+    async fn side(&self, name: &str) -> Result<Option<DataFrame>> {
+        let Some(spec) = engine::side_table(&self.pipeline, name) else { return Ok(None) };
+        let history = History::open(&spec.location, &self.deps.storage)?;
+        let Some(version) = history.newest_if_any().await? else { return Ok(None) };
+        let context = self.context()?;
+        let state = context.state();
+        let lookup = spec.as_lookup();
+        let table = Lookup::scanned(&lookup, version, &self.deps.storage, &self.deps.memory, &state).await?;
+        Ok(Some(context.read_table(table)?))
+    }
+
+    /// What is of the day and has no row that is kept, or more than one, by its key.
+    async fn keys_that_differ(&self, ground: &Ground<'_>, sink: &SinkSpec, kept: &Arc<Offsets>) -> Result<Vec<String>> {
+        let context = self.context()?;
+        let kept = Arc::clone(kept);
+        let is_kept = move |values: &[ColumnarValue]| {
+            let values = ColumnarValue::values_to_arrays(values)?;
+            let (partitions, offsets) = (values[0].as_primitive::<Int32Type>(), values[1].as_primitive::<Int64Type>());
+            let flags = partitions.values().iter().zip(offsets.values());
+            let flags = flags.map(|(partition, offset)| i64::from(holds(&kept, *partition, *offset)));
+            Ok(ColumnarValue::Array(Arc::new(flags.collect::<Int64Array>())))
+        };
+        let arguments = vec![DataType::Int32, DataType::Int64];
+        let function = create_udf("is_kept", arguments, DataType::Int64, Volatility::Immutable, Arc::new(is_kept));
+        context.register_udf(function);
+        let rows = context.read_table(Arc::clone(&ground.rows))?.filter(of_day(&ground.spec.time, &self.day))?;
+        context.register_table(LANDED, rows.into_view())?;
+        let key: Vec<String> = ground.spec.key.iter().map(|column| quoted(column)).collect();
+        let sql = format!(
+            "SELECT at, count(*) FILTER (WHERE kept = 0), count(*) FILTER (WHERE kept > 1) FROM (SELECT \
+             min(_partition) AS at, sum(is_kept(_partition, _offset)) AS kept FROM {LANDED} GROUP BY {}) WHERE kept <> \
+             1 GROUP BY at ORDER BY at",
+            key.join(", ")
+        );
+        let mut differences = Vec::new();
+        for batch in context.sql(&sql).await?.collect().await? {
+            let partitions = as_int32_array(batch.column(0))?;
+            let (lost, twice) = (as_int64_array(batch.column(1))?, as_int64_array(batch.column(2))?);
+            for row in 0..batch.num_rows() {
+                let place = format!(
+                    "{}, topic {}, partition {}",
+                    sink.name,
+                    ground.landed.identity.topic,
+                    partitions.value(row)
+                );
+                let of = |count: i64, what: &str| {
+                    (count > 0).then(|| format!("{place}: {} different {} have {what}", grouped(count as u64), ground.spec.key.join(", ")))
+                };
+                differences.extend(of(lost.value(row), "rows of the day and none that is kept"));
+                differences.extend(of(twice.value(row), "more than one row that is kept"));
+            }
+        }
+        Ok(differences)
+    }
+}
+
+/// A range of a commit.
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    from: i64,
+    to: i64,
+    /// Not said by the commits of old versions.
+    records: Option<u64>,
+    null: u64,
+}
+
+fn ranges_of(info: &Map<String, Value>, topic: &str) -> Vec<(i32, Range)> {
+    let sources = info.get("sources").and_then(Value::as_array).into_iter().flatten();
+    let range = |source: &Value| {
+        let number = |key: &str| source.get(key).and_then(Value::as_i64);
+        let partition = i32::try_from(number("partition")?).ok()?;
+        let records = source.get("records").and_then(Value::as_u64);
+        let null = source.get("null").and_then(Value::as_u64).unwrap_or_default();
+        Some((partition, Range { from: number("from")?, to: number("to")?, records, null }))
+    };
+    sources.filter(|source| source.get("topic").and_then(Value::as_str) == Some(topic)).filter_map(range).collect()
+}
+
+/// What was read against what became of it.
+fn landing_differs(own: &Figures) -> Option<String> {
+    let found = own.landed + own.dead + own.quarantined + own.null;
+    let what = if own.records > found { "missing" } else { "too many" };
+    (own.records != found).then(|| {
+        format!(
+            "{} records were read, and {} rows landed, {} are dead letters, {} quarantined, {} without a value: {} {what}",
+            grouped(own.records),
+            grouped(own.landed),
+            grouped(own.dead),
+            grouped(own.quarantined),
+            grouped(own.null),
+            grouped(own.records.abs_diff(found))
+        )
+    })
+}
+
+/// What is kept, as it landed, against what the final table has.
+fn kept_differs(own: &Figures, rows: u64, sums: &[Exact], columns: &[String]) -> Vec<String> {
+    let mut differences = Vec::new();
+    if own.kept != rows {
+        let (rows, kept) = (grouped(rows), grouped(own.kept));
+        differences.push(format!("{rows} rows are kept, of which {kept} are rows of the day that landed"));
+    }
+    for (index, column) in columns.iter().enumerate() {
+        let landed = own.sums.get(column).map(|sums| sums.kept).unwrap_or_default();
+        let kept = sums.get(index).copied().unwrap_or_default();
+        if landed.units != kept.units {
+            differences.push(format!("{column} of the rows that are kept is {landed} as it landed, and {kept} now"));
+        }
+    }
+    differences
+}
+
+/// Whether a row is of the day.
+pub fn of_day(time: &str, day: &BusinessDay) -> Expr {
+    let at = |time: chrono::DateTime<chrono::Utc>| {
+        lit(ScalarValue::TimestampMicrosecond(Some(time.timestamp_micros()), Some("UTC".into())))
+    };
+    ident(time).gt_eq(at(day.start)).and(ident(time).lt(at(day.end)))
+}
+
+fn quoted(column: &str) -> String {
+    format!("\"{}\"", column.replace('"', "\"\""))
+}

@@ -1,0 +1,224 @@
+//! Counting rows: of what landed, by where each belongs; and of what is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
+use futures::StreamExt as _;
+use roaring::RoaringTreemap;
+use tokio::task::JoinSet;
+
+use super::closed::{Exact, Figures, Sums};
+use crate::error::{Error, Result};
+use crate::pipeline::BusinessDay;
+
+/// Offsets by partition, as sets.
+pub type Offsets = BTreeMap<i32, RoaringTreemap>;
+
+/// Whether a record is in a set.
+pub fn holds(offsets: &Offsets, partition: i32, offset: i64) -> bool {
+    offsets.get(&partition).is_some_and(|set| set.contains(offset as u64))
+}
+
+/// Where a row of a landing table belongs.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// The day.
+    pub day: BusinessDay,
+    /// The first offset that no closing has accounted for, partition by partition.
+    pub from: BTreeMap<i32, i64>,
+    /// The records whose rows are kept.
+    pub kept: Arc<Offsets>,
+    /// The columns that add up.
+    pub sums: Vec<String>,
+}
+
+/// Rows of a partition, counted.
+#[derive(Debug, Clone, Default)]
+struct Part {
+    figures: Figures,
+    /// In the order of the columns: of landed, brought forward, outside, kept and duplicate rows.
+    sums: Vec<[Exact; 5]>,
+}
+
+/// Rows of a landing table, counted.
+#[derive(Debug, Default)]
+pub struct Tally(BTreeMap<i32, Part>);
+
+/// Numbers that add up.
+enum Column {
+    Whole(ArrayRef),
+    Decimal(ArrayRef, i8),
+}
+
+impl Column {
+    fn new(batch: &RecordBatch, name: &str) -> Result<Self> {
+        let column = named(batch, name)?;
+        match column.data_type() {
+            DataType::Decimal128(_, scale) => Ok(Column::Decimal(Arc::clone(column), *scale)),
+            _ => Ok(Column::Whole(cast(column, &DataType::Int64).map_err(arrow)?)),
+        }
+    }
+
+    /// The value of a row; nothing for NULL.
+    fn value(&self, row: usize) -> Exact {
+        match self {
+            Column::Whole(column) if column.is_valid(row) => {
+                Exact { units: i128::from(column.as_primitive::<Int64Type>().value(row)), scale: 0 }
+            }
+            Column::Decimal(column, scale) if column.is_valid(row) => {
+                Exact { units: column.as_primitive::<Decimal128Type>().value(row), scale: *scale }
+            }
+            Column::Whole(_) => Exact::default(),
+            Column::Decimal(_, scale) => Exact { units: 0, scale: *scale },
+        }
+    }
+}
+
+impl Tally {
+    /// Counts rows of a landing table; `time` is the column of the day.
+    pub fn add(&mut self, batch: &RecordBatch, time: &str, scope: &Scope) -> Result<()> {
+        let (partitions, offsets) = origins(batch)?;
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let times = cast(named(batch, time)?, &micros).map_err(arrow)?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let columns = scope.sums.iter().map(|name| Column::new(batch, name)).collect::<Result<Vec<_>>>()?;
+        let (start, end) = (scope.day.start.timestamp_micros(), scope.day.end.timestamp_micros());
+        for row in 0..batch.num_rows() {
+            let (partition, offset) = (partitions.value(row), offsets.value(row));
+            let part = self.0.entry(partition).or_default();
+            part.sums.resize(columns.len(), [Exact::default(); 5]);
+            let is_new = scope.from.get(&partition).is_none_or(|from| offset >= *from);
+            let of_day = times.is_valid(row) && (start..end).contains(&times.value(row));
+            let figures = &mut part.figures;
+            let (came, came_as) = match (is_new, of_day) {
+                (true, _) => (&mut figures.landed, 0),
+                (false, true) => (&mut figures.brought_forward, 1),
+                (false, false) => continue,
+            };
+            *came += 1;
+            let (became, became_as) = match of_day {
+                false => (&mut figures.outside, 2),
+                true if holds(&scope.kept, partition, offset) => (&mut figures.kept, 3),
+                true => (&mut figures.duplicates, 4),
+            };
+            *became += 1;
+            for (sums, column) in part.sums.iter_mut().zip(&columns) {
+                let value = column.value(row);
+                [came_as, became_as].iter().for_each(|class| sums[*class].add(value));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts those of another tally too.
+    pub fn merge(&mut self, other: Tally) {
+        for (partition, more) in other.0 {
+            let part = self.0.entry(partition).or_default();
+            part.figures.add(&more.figures);
+            part.sums.resize(more.sums.len().max(part.sums.len()), [Exact::default(); 5]);
+            for (own, more) in part.sums.iter_mut().zip(&more.sums) {
+                own.iter_mut().zip(more).for_each(|(own, more)| own.add(*more));
+            }
+        }
+    }
+
+    /// The figures of each partition.
+    pub fn figures(self, columns: &[String]) -> BTreeMap<i32, Figures> {
+        let named = |part: Part| {
+            let sums = columns.iter().zip(part.sums).map(|(column, [landed, brought_forward, outside, kept, duplicates])| {
+                (column.clone(), Sums { landed, brought_forward, outside, kept, duplicates })
+            });
+            Figures { sums: sums.collect(), ..part.figures }
+        };
+        self.0.into_iter().map(|(partition, part)| (partition, named(part))).collect()
+    }
+}
+
+/// Rows that are kept, counted by the partition that they came from.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Which records they came from.
+    pub offsets: Offsets,
+    /// How many rows, and what they add up to, partition by partition.
+    pub partitions: BTreeMap<i32, (u64, Vec<Exact>)>,
+}
+
+impl Kept {
+    /// Counts rows of a final table.
+    pub fn add(&mut self, batch: &RecordBatch, sums: &[String]) -> Result<()> {
+        let (partitions, offsets) = origins(batch)?;
+        let columns = sums.iter().map(|name| Column::new(batch, name)).collect::<Result<Vec<_>>>()?;
+        for row in 0..batch.num_rows() {
+            let partition = if partitions.is_null(row) || offsets.is_null(row) { -1 } else { partitions.value(row) };
+            let (rows, totals) = self.partitions.entry(partition).or_default();
+            *rows += 1;
+            totals.resize(columns.len(), Exact::default());
+            totals.iter_mut().zip(&columns).for_each(|(total, column)| total.add(column.value(row)));
+            if partition >= 0 {
+                self.offsets.entry(partition).or_default().insert(offsets.value(row) as u64);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts those of another one too.
+    pub fn merge(&mut self, other: Kept) {
+        for (partition, set) in other.offsets {
+            *self.offsets.entry(partition).or_default() |= set;
+        }
+        for (partition, (rows, totals)) in other.partitions {
+            let own = self.partitions.entry(partition).or_default();
+            own.0 += rows;
+            own.1.resize(totals.len().max(own.1.len()), Exact::default());
+            own.1.iter_mut().zip(totals).for_each(|(own, more)| own.add(more));
+        }
+    }
+}
+
+/// Runs a plan, each of its streams into an account of its own.
+///
+/// # Errors
+/// What the plan and `step` return.
+pub async fn drain<A: Default + Send + 'static>(
+    frame: DataFrame,
+    step: impl Fn(&mut A, &RecordBatch) -> Result<()> + Send + Sync + 'static,
+) -> Result<Vec<A>> {
+    let step = Arc::new(step);
+    let mut tasks: JoinSet<Result<A>> = JoinSet::new();
+    for mut stream in frame.execute_stream_partitioned().await? {
+        let step = Arc::clone(&step);
+        tasks.spawn(async move {
+            let mut account = A::default();
+            while let Some(batch) = stream.next().await {
+                step(&mut account, &batch?)?;
+            }
+            Ok(account)
+        });
+    }
+    let mut accounts = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        accounts.push(done.map_err(|e| Error::unavailable(format!("a task failed: {e}; run it again")))??);
+    }
+    Ok(accounts)
+}
+
+/// Which records the rows came from: partitions and offsets.
+fn origins(batch: &RecordBatch) -> Result<(Int32Array, Int64Array)> {
+    let partitions = cast(named(batch, "_partition")?, &DataType::Int32).map_err(arrow)?;
+    let offsets = cast(named(batch, "_offset")?, &DataType::Int64).map_err(arrow)?;
+    Ok((partitions.as_primitive::<Int32Type>().clone(), offsets.as_primitive::<Int64Type>().clone()))
+}
+
+fn named<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b ArrayRef> {
+    batch.column_by_name(name).ok_or_else(|| Error::invalid(format!("column `{name}` is missing; declare it")))
+}
+
+/// An error of Arrow's as ours.
+pub fn arrow(error: arrow::error::ArrowError) -> Error {
+    Error::from(DataFusionError::from(error))
+}

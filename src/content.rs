@@ -6,11 +6,15 @@
 //! have the same rows, as often as each other, unless somebody made them so that they only seem to (an additive hash is
 //! no signature).
 
+mod text;
+
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use sha2::{Digest, Sha256};
+
+use text::Texts;
 
 /// Rows, hashed and counted.
 #[derive(Debug, Clone, Default)]
@@ -26,27 +30,22 @@ impl RowsHash {
     /// A column of a type that has no text.
     pub fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         let options = FormatOptions::new();
-        let columns = batch.columns().iter();
-        let formatter =
-            |column| if is_nested(column) { Ok(None) } else { ArrayFormatter::try_new(column, &options).map(Some) };
-        let texts: Vec<Option<ArrayFormatter<'_>>> =
-            columns.clone().map(|column| formatter(column.as_ref())).collect::<Result<_, _>>()?;
-        let nulls: Vec<_> = columns.map(|column| column.logical_nulls()).collect();
+        let texts = batch.columns().iter().map(|column| Texts::new(column, &options));
+        let mut texts = texts.collect::<Result<Vec<_>, _>>()?;
+        let nulls: Vec<_> = batch.columns().iter().map(|column| column.logical_nulls()).collect();
         let mut bytes = Vec::new();
         for row in 0..batch.num_rows() {
             bytes.clear();
-            for ((text, nulls), column) in texts.iter().zip(&nulls).zip(batch.columns()) {
+            for (text, nulls) in texts.iter_mut().zip(&nulls) {
                 if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
                     bytes.push(0);
                     continue;
                 }
-                let text = match text {
-                    Some(text) => text.value(row).try_to_string()?,
-                    None => nested(column.as_ref(), row)?,
-                };
-                bytes.push(1);
-                bytes.extend((text.len() as u32).to_le_bytes());
-                bytes.extend(text.as_bytes());
+                bytes.extend([1, 0, 0, 0, 0]);
+                let start = bytes.len();
+                text.write(row, &mut bytes)?;
+                let length = (bytes.len() - start) as u32;
+                bytes[start - 4..start].copy_from_slice(&length.to_le_bytes());
             }
             self.add_row(Sha256::digest(&bytes).into());
         }
@@ -95,10 +94,6 @@ impl RowsHash {
         }
         hex::encode(hash.finalize())
     }
-}
-
-fn is_nested(column: &dyn Array) -> bool {
-    column.data_type().is_nested()
 }
 
 /// A cell with everything in it as text that says which values there are: `{"name": …}`, `[…]`, texts in quotation

@@ -10,6 +10,7 @@
 mod books;
 mod closed;
 mod html;
+mod keys;
 mod land;
 mod late;
 mod prepare;

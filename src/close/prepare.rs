@@ -11,6 +11,7 @@ use super::reconcile::Ground;
 use super::staged::{StagedDate, date_value};
 use super::tally::{Kept, arrow, drain};
 use super::{Job, Known};
+use crate::clock::Stopwatch;
 use crate::content::RowsHash;
 use crate::engine::{self, Staged, StandIn, StandIns};
 use crate::error::{Alarm, Error, Result};
@@ -120,9 +121,11 @@ impl Job {
         let (mut tables, mut reconciled, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
         for (sink, query) in finals {
             self.refuse_stopped()?;
+            let watch = Stopwatch::start();
             let done = engine::stage(&self.deps, &self.pipeline, query, self.deps.clock.now(), &stand_ins).await?;
             staged.push(done);
             let Some(done) = staged.last() else { continue };
+            tracing::debug!(table = sink.name, seconds = watch.elapsed().as_secs_f64(), "staged");
             fault_point::pass("close.stage").await?;
             self.refuse_other_dates(sink, done, &date)?;
             let files = StagedDate { sink, version: done.sink.version(), adds: &done.adds };
@@ -131,6 +134,7 @@ impl Job {
             stand_ins.insert(sink.name.clone(), stand_in);
             let ground = grounds.iter().find(|ground| Some(&ground.landed.table) == sink.rows_of.as_ref());
             let (hash, kept) = self.read_back(&files, ground).await?;
+            tracing::debug!(table = sink.name, seconds = watch.elapsed().as_secs_f64(), "read back");
             tables.push(FinalTable {
                 table: sink.name.clone(),
                 location: storage::shown(&sink.location),
@@ -146,6 +150,7 @@ impl Job {
                 let (figures, differences) = self.reconcile(ground, sink, kept).await?;
                 reconciled.push(figures);
                 wrong.extend(differences);
+                tracing::debug!(table = sink.name, seconds = watch.elapsed().as_secs_f64(), "reconciled");
             }
         }
         if !wrong.is_empty() {

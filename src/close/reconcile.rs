@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Int64Array};
+use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{ScalarValue, cast::as_int32_array, cast::as_int64_array};
@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 use super::Job;
 use super::closed::{Exact, Figures, Reconciled};
 use super::land::{Landed, Landing};
-use super::tally::{Kept, Offsets, Scope, Tally, drain, holds};
+use super::keys::Keys;
+use super::tally::{Kept, Offsets, Scope, Tally, drain, holds, named};
 use crate::engine;
 use crate::error::Result;
 use crate::lookup::Lookup;
@@ -109,7 +110,7 @@ impl Job {
             kept: Arc::new(offsets),
             sums: ground.spec.sums.clone(),
         });
-        let mut figures = self.tally(ground, &scope).await?;
+        let (mut figures, kept_once) = self.tally(ground, &scope).await?;
         let beside = self.beside(ground).await?;
         let mut by_offsets = false;
         for (partition, read) in &ground.read {
@@ -131,7 +132,9 @@ impl Job {
         for (partition, (rows, _)) in kept.iter().filter(|(partition, _)| !figures.contains_key(partition)) {
             differences.push(format!("{}: {} rows are kept, and none landed", name(partition), grouped(*rows)));
         }
-        differences.extend(self.keys_that_differ(ground, sink, &scope.kept).await?);
+        if !kept_once {
+            differences.extend(self.keys_that_differ(ground, sink, &scope.kept).await?);
+        }
         let mut total = Figures::default();
         figures.values().for_each(|figures| total.add(figures));
         let reconciled = Reconciled {
@@ -152,19 +155,29 @@ impl Job {
         Ok(SessionContext::new_with_config_rt(engine::session_config(&self.pipeline, false)?, self.deps.memory.runtime()))
     }
 
-    async fn tally(&self, ground: &Ground<'_>, scope: &Arc<Scope>) -> Result<BTreeMap<i32, Figures>> {
-        let time = ground.spec.time.clone();
+    /// The figures of the rows that landed, and whether each key certainly has one row that is kept.
+    async fn tally(&self, ground: &Ground<'_>, scope: &Arc<Scope>) -> Result<(BTreeMap<i32, Figures>, bool)> {
+        let (time, key) = (ground.spec.time.clone(), ground.spec.key.clone());
         let mut columns = vec!["_partition".to_owned(), "_offset".to_owned(), time.clone()];
-        columns.extend(ground.spec.sums.iter().filter(|sum| !columns.contains(sum)).cloned().collect::<Vec<_>>());
+        for column in ground.spec.sums.iter().chain(&key) {
+            if !columns.contains(column) {
+                columns.push(column.clone());
+            }
+        }
         let oldest = ground.from.values().min().copied().unwrap_or(0);
         let wanted = of_day(&time, &self.day).or(ident("_offset").gt_eq(lit(oldest)));
         let rows = self.context()?.read_table(Arc::clone(&ground.rows))?.filter(wanted)?;
         let rows = rows.select(columns.iter().map(ident).collect::<Vec<_>>())?;
-        let counting = Arc::clone(scope);
-        let tallies = drain(rows, move |tally: &mut Tally, batch| tally.add(batch, &time, &counting)).await?;
+        let (counting, memory) = (Arc::clone(scope), self.deps.memory.clone());
+        let step = move |(tally, keys): &mut (Tally, Keys), batch: &RecordBatch| {
+            let kept = tally.add(batch, &time, &counting)?;
+            let columns = key.iter().map(|column| named(batch, column).cloned()).collect::<Result<Vec<_>>>()?;
+            keys.add(&columns, kept.into_iter(), &memory)
+        };
+        let (tallies, keys): (Vec<_>, Vec<_>) = drain(rows, step).await?.into_iter().unzip();
         let mut all = Tally::default();
         tallies.into_iter().for_each(|tally| all.merge(tally));
-        Ok(all.figures(&ground.spec.sums))
+        Ok((all.figures(&ground.spec.sums), Keys::are_kept_once(keys).await?))
     }
 
     /// The dead letters and the quarantined rows of the closing's offsets, partition by partition.

@@ -80,14 +80,15 @@ impl Column {
 }
 
 impl Tally {
-    /// Counts rows of a landing table; `time` is the column of the day.
-    pub fn add(&mut self, batch: &RecordBatch, time: &str, scope: &Scope) -> Result<()> {
+    /// Counts rows of a landing table; `time` is the column of the day. For each row of the day whether it is kept.
+    pub fn add(&mut self, batch: &RecordBatch, time: &str, scope: &Scope) -> Result<Vec<Option<bool>>> {
         let (partitions, offsets) = origins(batch)?;
         let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let times = cast(named(batch, time)?, &micros).map_err(arrow)?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let columns = scope.sums.iter().map(|name| Column::new(batch, name)).collect::<Result<Vec<_>>>()?;
         let (start, end) = (scope.day.start.timestamp_micros(), scope.day.end.timestamp_micros());
+        let mut kept = vec![None; batch.num_rows()];
         for row in 0..batch.num_rows() {
             let (partition, offset) = (partitions.value(row), offsets.value(row));
             let part = self.0.entry(partition).or_default();
@@ -107,12 +108,13 @@ impl Tally {
                 true => (&mut figures.duplicates, 4),
             };
             *became += 1;
+            kept[row] = of_day.then_some(became_as == 3);
             for (sums, column) in part.sums.iter_mut().zip(&columns) {
                 let value = column.value(row);
                 [came_as, became_as].iter().for_each(|class| sums[*class].add(value));
             }
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// Counts those of another tally too.
@@ -214,7 +216,8 @@ fn origins(batch: &RecordBatch) -> Result<(Int32Array, Int64Array)> {
     Ok((partitions.as_primitive::<Int32Type>().clone(), offsets.as_primitive::<Int64Type>().clone()))
 }
 
-fn named<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b ArrayRef> {
+/// A column by its name.
+pub fn named<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b ArrayRef> {
     batch.column_by_name(name).ok_or_else(|| Error::invalid(format!("column `{name}` is missing; declare it")))
 }
 

@@ -82,7 +82,7 @@ pub struct Staged {
 }
 
 /// Runs a batch job into files beside its table, which stays as it is. Sinks that it reads are those of `stand_ins`,
-/// where there is one.
+/// where there is one. What does not fit into memory is run once more, sorted on disk.
 ///
 /// # Errors
 /// `Violated` when a row breaks the contract, `Unavailable` when the store fails; the files are taken away then.
@@ -93,13 +93,31 @@ pub async fn stage(
     clock: DateTime<Utc>,
     stand_ins: &StandIns,
 ) -> Result<Staged> {
+    let parts = SessionParts::of_query(pipeline, spec, true).over(stand_ins);
+    let staged = match try_stage(deps, pipeline, spec, clock, parts.clone()).await {
+        Err(error) if error.is_exhausted() => {
+            let name = &spec.name;
+            deps.observer.note(&format!("query {name}: it does not fit into memory, and is sorted on disk: slower"));
+            try_stage(deps, pipeline, spec, clock, parts.sorting(true)).await
+        }
+        staged => staged,
+    };
+    staged.map_err(|error| error.within(format!("query {}", spec.name)))
+}
+
+async fn try_stage(
+    deps: &Deps,
+    pipeline: &Arc<Pipeline>,
+    spec: &QuerySpec,
+    clock: DateTime<Utc>,
+    parts: SessionParts,
+) -> Result<Staged> {
     let sink_spec = super::sink_of(pipeline, spec)?;
     let owner = Owner::new(&pipeline.name, &spec.name);
     let sides = Arc::new(side::of_query(deps, pipeline, spec, sink_spec, owner.clone()));
     deps.storage.prove_put_if_absent(&sink_spec.location, deps.clock.new_id()).await?;
     let mut sink = DeltaSink::open(sink_spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
     sink.add_columns().await?;
-    let parts = SessionParts::of_query(pipeline, spec, true).over(stand_ins);
     let session = QuerySession::new(deps, pipeline, parts).await?;
     let state = session.state(clock)?;
     let enforcer = Arc::new(ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?);
@@ -108,12 +126,13 @@ pub async fn stage(
     let litter = Litter::default();
     let sink_of_gate = Arc::new(sink_spec.clone());
     let gate = Gate { enforcer, sink: sink_of_gate, sides: Arc::clone(&sides), clock, litter: litter.clone() };
-    let written = write(deps, &plan, &session, &gate, &sink).await;
-    let counted = written.and_then(|(adds, written)| {
-        let rows = written.rows(&adds, None)?;
-        check_conservation(Records::default(), rows)?;
-        Ok((adds, rows))
-    });
+    let counted = match write(deps, &plan, &session, &gate, &sink).await {
+        Ok((adds, written)) => written.rows(&adds, None).and_then(|rows| {
+            check_conservation(Records::default(), rows)?;
+            Ok((adds, rows))
+        }),
+        Err(error) => Err(error),
+    };
     match counted {
         Ok((adds, rows)) => {
             let (lookups, models) = (session.lookup_versions(), session.models().to_vec());
@@ -121,7 +140,7 @@ pub async fn stage(
         }
         Err(error) => {
             litter.remove().await;
-            Err(error.within(format!("query {}", spec.name)))
+            Err(error)
         }
     }
 }

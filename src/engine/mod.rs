@@ -10,6 +10,7 @@ mod checks;
 mod commit_info;
 mod culprit;
 mod explain;
+mod first_of_key;
 mod fit;
 mod held;
 mod letter;

@@ -8,12 +8,16 @@ use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::future::try_join_all;
 
+use super::first_of_key::FirstOfKey;
 use super::topic::{OpenLog, Slice, TopicTable};
 use super::{Deps, selection};
 use crate::error::Result;
@@ -35,6 +39,8 @@ pub struct SessionParts {
     tables: Vec<String>,
     models: Vec<String>,
     connect: bool,
+    /// Windows that ask for the first row of a key sort, as rows in a hash table did not fit into memory.
+    sorts: bool,
     /// What stands for sinks that are read: other versions, or what is not committed yet.
     stand_ins: StandIns,
 }
@@ -71,6 +77,13 @@ impl SessionParts {
         }
     }
 
+    /// With plans that sort on disk rather than hold rows in a hash table.
+    #[must_use]
+    pub(crate) fn sorting(mut self, sorts: bool) -> Self {
+        self.sorts = sorts;
+        self
+    }
+
     /// With these tables in the place of the sinks of their names.
     #[must_use]
     pub fn over(mut self, stand_ins: &StandIns) -> Self {
@@ -105,7 +118,7 @@ impl QuerySession {
     /// `Invalid` for a lookup or model that is missing or not as declared.
     pub async fn new(deps: &Deps, pipeline: &Pipeline, parts: SessionParts) -> Result<Self> {
         let config = config(pipeline, !parts.topics.is_empty())?;
-        let context = SessionContext::new_with_config_rt(config, deps.memory.runtime());
+        let context = SessionContext::new_with_state(state(config, deps, parts.sorts || !parts.topics.is_empty()));
         let mut session = Self { context, topics: Vec::new(), lookups: Vec::new(), models: Vec::new(), stood_in: Vec::new() };
         for spec in pipeline.sources.iter().filter(|s| parts.topics.contains(&s.name)) {
             let open: Option<OpenLog> = parts.connect.then(|| {
@@ -249,6 +262,20 @@ impl QuerySession {
             }
         }
     }
+}
+
+/// A state with DataFusion's functions and rules, and ours.
+fn state(config: SessionConfig, deps: &Deps, sorts: bool) -> SessionState {
+    let builder = SessionStateBuilder::new_with_default_features()
+        .with_config(config)
+        .with_runtime_env(deps.memory.runtime());
+    if sorts {
+        return builder.build();
+    }
+    // Before those that bring rows together and sort them.
+    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(FirstOfKey)];
+    rules.extend(PhysicalOptimizer::default().rules);
+    builder.with_physical_optimizer_rules(rules).build()
 }
 
 fn load_model(spec: &ModelSpec) -> Result<Arc<dyn Model>> {

@@ -8,6 +8,7 @@ mod binary;
 mod broker;
 mod cases;
 mod chance;
+mod close;
 mod cluster;
 mod command_line;
 mod conditions;

@@ -1,0 +1,525 @@
+//! Close of books through the real binary on a real broker: a day is sealed once, whatever happens.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use prost::Message;
+use serde_json::{Value, json};
+
+use crate::binary::{Background, Finished, finish, flumen, until, workspace};
+use crate::broker::{Broker, NewRecord};
+use crate::{delta, topics};
+
+const FILE: &str = "queries/close_of_books.sql";
+/// 2026-11-22T05:00:00Z: the day of New York begins.
+const DAY: i64 = 1_795_323_600;
+
+/// `calls.v1.CallSummary`, as `proto/calls/v1/calls.proto` has it.
+#[derive(Clone, PartialEq, Message)]
+struct CallSummary {
+    #[prost(string, tag = "1")]
+    call_id: String,
+    #[prost(string, tag = "2")]
+    account_id: String,
+    #[prost(message, optional, tag = "4")]
+    ended_at: Option<Timestamp>,
+    #[prost(int64, tag = "5")]
+    seconds: i64,
+    #[prost(int64, tag = "6")]
+    cost_micros: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Timestamp {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+}
+
+/// The summary of a call that ended `second` seconds into 2026-11-22; its record was sent then.
+fn call(partition: i32, id: &str, second: i64, seconds: i64) -> NewRecord {
+    let message = CallSummary {
+        call_id: id.to_owned(),
+        account_id: format!("account-{}", id.len() % 3),
+        ended_at: Some(Timestamp { seconds: DAY + second }),
+        seconds,
+        cost_micros: seconds * 450,
+    };
+    let value = Some(message.encode_to_vec());
+    NewRecord { partition, value, timestamp: (DAY + second) * 1000, ..NewRecord::default() }
+}
+
+/// The shipped pipeline over a topic of this test's own.
+struct Books {
+    dir: tempfile::TempDir,
+    topic: String,
+}
+
+impl Books {
+    fn new(name: &str, partitions: i32) -> Self {
+        let topic = topics::new_topic(Broker::shared(), name, partitions);
+        let books = Self { dir: workspace(), topic };
+        books.edit(FILE, "/call-summaries'", &format!("/{}'", books.topic));
+        books
+    }
+
+    fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn table(&self, name: &str) -> PathBuf {
+        self.root().join("tables").join(name)
+    }
+
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let path = self.root().join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} is not in {file}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    fn publish(&self, records: &[NewRecord]) {
+        Broker::shared().produce(&self.topic, records);
+    }
+
+    fn command(&self, date: &str, more: &[&str]) -> Command {
+        let mut args = vec!["-o", "json", "close", FILE, "--date", date];
+        args.extend(more);
+        Broker::shared().flumen(self.root(), args)
+    }
+
+    fn close(&self, more: &[&str]) -> Finished {
+        self.close_of("2026-11-22", more)
+    }
+
+    fn close_of(&self, date: &str, more: &[&str]) -> Finished {
+        finish(&mut self.command(date, more))
+    }
+
+    /// The one line of a close that succeeds.
+    fn closed(&self, more: &[&str]) -> Value {
+        let lines = self.close(more).exits(0).json();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines[0].clone()
+    }
+
+    fn rows(&self, table: &str) -> Vec<BTreeMap<String, Value>> {
+        delta::read_with_python(&self.table(table)).rows
+    }
+
+    /// Call and seconds of what is kept, in order.
+    fn kept(&self) -> Vec<(String, i64)> {
+        let rows = self.rows("closed_calls");
+        let mut kept: Vec<_> = rows
+            .iter()
+            .map(|row| (row["call_id"].as_str().unwrap().to_owned(), row["seconds"].as_i64().unwrap()))
+            .collect();
+        kept.sort();
+        kept
+    }
+
+    /// How many versions each table has.
+    fn versions(&self) -> Vec<usize> {
+        let tables = ["_closings", "closed_calls", "closed_accounts", "closed_calls_adjustments"];
+        tables.map(|table| delta::log(&self.table(table)).len()).to_vec()
+    }
+
+    /// The states in the books: date, closing, state.
+    fn states(&self) -> Vec<(String, i64, String)> {
+        let rows = self.rows("_closings");
+        let mut states: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let text = |name: &str| row[name].as_str().unwrap().to_owned();
+                (text("date"), row["closing"].as_i64().unwrap(), text("state"))
+            })
+            .collect();
+        states.sort();
+        states
+    }
+
+    fn sealed_once(&self) {
+        let once = |state: &str| ("2026-11-22".to_owned(), 1, state.to_owned());
+        assert_eq!(self.states(), [once("done"), once("sealed")]);
+    }
+}
+
+/// A day of two partitions: 60 calls, of which 12 are told of twice.
+fn a_day() -> Vec<NewRecord> {
+    let mut records = Vec::new();
+    for n in 0..60 {
+        records.push(call(n % 2, &format!("call-{n:03}"), i64::from(n) * 60, 30));
+        if n % 5 == 0 {
+            records.push(call(n % 2, &format!("call-{n:03}"), i64::from(n) * 60 + 30, 60));
+        }
+    }
+    records
+}
+
+fn the_day_as_it_is_closed() -> Vec<(String, i64)> {
+    (0..60).map(|n| (format!("call-{n:03}"), if n % 5 == 0 { 60 } else { 30 })).collect()
+}
+
+fn figures(closed: &Value, names: &[&str]) -> Vec<i64> {
+    let total = &closed["reconciled"][0]["total"];
+    names.iter().map(|name| total[*name].as_i64().unwrap_or_else(|| panic!("{name} in {total}"))).collect()
+}
+
+#[test]
+fn a_day_is_closed_once_and_everything_is_accounted_for() {
+    let books = Books::new("close-day", 2);
+    books.publish(&a_day());
+    let more = [
+        NewRecord { partition: 0, value: Some(vec![0xff; 4]), timestamp: DAY * 1000, ..NewRecord::default() },
+        NewRecord { partition: 1, value: None, timestamp: DAY * 1000, ..NewRecord::default() },
+        call(1, "", 10, 5),
+        call(0, "yesterday", -1, 5),
+        call(1, "tomorrow", 86_400, 5),
+    ];
+    books.publish(&more);
+    let first = books.close(&["--report", "day.html"]).exits(0);
+    let closed = &first.json()[0];
+    let all = ["records", "landed", "dead", "null", "quarantined", "outside", "duplicates", "kept", "brought_forward"];
+    assert_eq!(figures(closed, &all), [77, 74, 1, 1, 1, 2, 12, 60, 0], "{closed}");
+    let of = |partition: &str, name: &str| closed["reconciled"][0]["partitions"][partition][name].as_i64().unwrap();
+    let [zero, one] = ["0", "1"].map(|p| ["records", "dead", "null", "quarantined"].map(|name| of(p, name)));
+    assert_eq!((zero, one), ([38, 1, 0, 0], [39, 0, 1, 1]), "{closed}");
+    let sums = &closed["reconciled"][0]["total"]["sums"]["seconds"];
+    assert_eq!(sums, &json!({"landed": 2530, "brought_forward": 0, "outside": 10, "kept": 2160, "duplicates": 360}));
+    assert_eq!((&closed["closing"], &closed["checks"], &closed["complete_by"]), (&1.into(), &2.into(), &"clock".into()));
+    assert_eq!(books.kept(), the_day_as_it_is_closed());
+    let owed: i64 = books.rows("closed_accounts").iter().map(|row| row["seconds"].as_i64().unwrap()).sum();
+    assert_eq!(owed, 2160);
+    for table in ["closed_calls", "closed_accounts"] {
+        let id = format!("flumen-close:close_of_books:{table}:2026-11-22");
+        assert_eq!(delta::txns(&books.table(table)).get(&id), Some(&1));
+    }
+    books.sealed_once();
+    // Run again: the same words, and nothing else.
+    let versions = books.versions();
+    let again = books.close(&["--report", "again.html"]).exits(0);
+    assert_eq!(again.stdout, first.stdout);
+    assert!(again.stderr.contains("it was closed before"), "{}", again.stderr);
+    assert_eq!(books.versions(), versions);
+    // Without a broker too.
+    let mut away = flumen(books.root(), ["-o", "json", "close", FILE, "--date", "2026-11-22"]);
+    away.env("KAFKA_BROKERS", "127.0.0.1:9").args(["--set", "flumen.broker_timeout=200 milliseconds"]);
+    let away = finish(&mut away).exits(0);
+    assert_eq!(away.stdout, first.stdout);
+    assert!(away.stderr.contains("late records were not looked for"), "{}", away.stderr);
+    let [page, same] = ["day.html", "again.html"].map(|name| std::fs::read_to_string(books.root().join(name)).unwrap());
+    assert_eq!(page, same);
+    for part in ["<td>60</td>", "dead letters", "closed_accounts", closed["content_sha256"].as_str().unwrap()] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    assert!(!page.contains("http"), "it needs nothing else");
+}
+
+#[test]
+fn a_day_that_is_not_complete_is_not_closed() {
+    let books = Books::new("close-early", 3);
+    books.publish(&[call(0, "a", 100, 1), call(1, "b", 100, 1), call(1, "late-enough", 86_400 + 7_200, 1)]);
+    let clock = ["--clock", "2026-11-23T06:59:59Z"];
+    let early = books.close(&clock).exits(1);
+    let topic = &books.topic;
+    for part in [
+        format!("topic {topic} partition 0 ends at offset 1"),
+        format!("topic {topic} partition 2 ends at offset 0"),
+        "2026-11-23T07:00:00Z".to_owned(),
+    ] {
+        assert!(early.stderr.contains(&part), "{part}: {}", early.stderr);
+    }
+    assert!(!early.stderr.contains("partition 1"), "{}", early.stderr);
+    assert!(!books.table("closed_calls").exists() && !books.table("_closings").exists());
+    // Not as long after the day's end.
+    books.publish(&[call(0, "c", 86_400 + 3_600, 1), call(2, "d", 86_400 + 3_600, 1)]);
+    books.close(&clock).exits(1);
+    let by_records = books.closed(&[clock[0], clock[1], "--lateness", "1 hour"]);
+    assert_eq!(by_records["complete_by"], "records");
+    assert_eq!(figures(&by_records, &["records", "kept", "outside"]), [5, 2, 3]);
+}
+
+#[test]
+fn days_follow_each_other_and_rows_are_brought_forward() {
+    let books = Books::new("close-days", 2);
+    books.publish(&a_day());
+    books.publish(&[call(0, "tomorrow", 86_400 + 5, 40), call(0, "tomorrow", 86_400 + 6, 50)]);
+    books.closed(&[]);
+    books.publish(&[call(0, "tomorrow", 86_400 + 4, 30), call(1, "other", 86_400 + 9, 7)]);
+    let next = &books.close_of("2026-11-23", &[]).exits(0).json()[0];
+    let all = ["records", "landed", "brought_forward", "outside", "duplicates", "kept"];
+    assert_eq!(figures(next, &all), [2, 2, 2, 0, 2, 2], "{next}");
+    let (from, to) = (&next["reconciled"][0]["partitions"]["0"]["from"], &next["reconciled"][0]["partitions"]["0"]["to"]);
+    assert_eq!((from, to), (&38.into(), &39.into()), "{next}");
+    let mut both = the_day_as_it_is_closed();
+    both.extend([("other".to_owned(), 7), ("tomorrow".to_owned(), 50)]);
+    assert_eq!(books.kept(), both);
+    // A day without a record is closed too.
+    let empty = &books.close_of("2026-11-24", &["--clock", "2026-11-25T12:00:00Z"]).exits(0).json()[0];
+    assert_eq!(figures(empty, &all), [0, 0, 0, 0, 0, 0], "{empty}");
+}
+
+#[test]
+fn what_does_not_add_up_is_not_closed() {
+    let books = Books::new("close-differs", 2);
+    books.publish(&a_day());
+    finish(&mut Broker::shared().flumen(books.root(), ["run", FILE, "--available-now"])).exits(0);
+    let refused = |books: &Books, parts: &[&str]| {
+        let failed = books.close(&[]).exits(3);
+        assert_eq!(failed.stdout, "");
+        for part in parts {
+            assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
+        }
+        assert!(!books.table("_closings").exists() && !books.table("closed_calls/_delta_log").exists());
+        // Nothing that was staged is left.
+        let left = walk(&books.table("closed_calls"));
+        assert!(left.is_empty(), "{left:?}");
+    };
+    let shipped = std::fs::read_to_string(books.root().join(FILE)).unwrap();
+    // A query that loses calls.
+    books.edit(FILE, "WHERE place = 1;", "WHERE place = 1 AND seconds > 30;");
+    refused(&books, &["partition 0: 24 different call_id have rows of the day and none that is kept"]);
+    // One that keeps too many.
+    std::fs::write(books.root().join(FILE), &shipped).unwrap();
+    books.edit(FILE, "WHERE place = 1;", "WHERE place <= 2;");
+    refused(&books, &["partition 1: 6 different call_id have more than one row that is kept"]);
+    // One that changes what they say.
+    std::fs::write(books.root().join(FILE), &shipped).unwrap();
+    books.edit(FILE, "ended_at, seconds, cost_micros, outcome, _partition, _offset\nFROM (", "ended_at, seconds + 1, cost_micros, outcome, _partition, _offset\nFROM (");
+    refused(&books, &["seconds of the rows that are kept is 1080 as it landed, and 1110 now"]);
+    // Rows of another day.
+    std::fs::write(books.root().join(FILE), &shipped).unwrap();
+    books.edit(FILE, "SELECT $date, call_id", "SELECT CAST('2026-11-21' AS DATE), call_id");
+    refused(&books, &["business_date = 2026-11-21", "write $date into that column"]);
+    // A check.
+    std::fs::write(books.root().join(FILE), &shipped).unwrap();
+    books.edit(FILE, "AND cost_micros < 0;", "AND cost_micros > 13500;");
+    refused(&books, &["this check must return no rows and returned 12", "Nothing of 2026-11-22 was committed"]);
+    // Somebody takes rows away that landed.
+    std::fs::write(books.root().join(FILE), &shipped).unwrap();
+    python(&books.table("landed_calls"), "t.delete(\"call_id = 'call-007' OR call_id = 'call-008'\")");
+    refused(&books, &["partition 0: 36 records were read, and 35 rows landed", "partition 1: 36 records were read, and 35"]);
+}
+
+/// Runs a line of Python with the table `t`.
+fn python(table: &Path, line: &str) {
+    let python = std::env::var("FLUMEN_PYTHON").expect("FLUMEN_PYTHON names a Python with the package deltalake");
+    let script = format!("import os, sys, datetime\nfrom deltalake import DeltaTable, write_deltalake\nt = DeltaTable(sys.argv[1])\n{line}\nsys.stdout.flush()\nos._exit(0)");
+    finish(Command::new(python).args(["-c", &script]).arg(table)).exits(0);
+}
+
+/// The data files under a directory.
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+const POINTS: [(&str, u32); 13] = [
+    ("plan", 1),
+    ("commit.after", 1),
+    ("close.stage", 1),
+    ("close.stage", 2),
+    ("close.checked", 1),
+    ("close.seal", 1),
+    ("close.sealed", 1),
+    ("close.rolled", 1),
+    ("close.rolled", 2),
+    ("close.done", 1),
+    ("close.late", 1),
+    // The positions, the rows, the seal, the two final tables, the mark, and the adjustments.
+    ("put.before", 3),
+    ("put.after", 3),
+];
+
+#[test]
+fn killed_anywhere_it_is_sealed_once() {
+    for (point, hit) in POINTS {
+        for action in ["abort", "error"] {
+            let books = Books::new("close-killed", 2);
+            books.publish(&a_day());
+            let fault = format!("{point}:{hit}:{action}");
+            let mark = books.root().join("mark");
+            let mut command = books.command("2026-11-22", &[]);
+            let failed = finish(command.env("FLUMEN_FAULT", &fault).env("FLUMEN_FAULT_MARK", &mark));
+            assert!(mark.exists() && failed.code != Some(0), "{fault}: {failed:?}");
+            let closed = books.closed(&[]);
+            assert_eq!(closed["closing"], 1, "{fault}");
+            assert_eq!(books.kept(), the_day_as_it_is_closed(), "{fault}");
+            books.sealed_once();
+            assert_eq!(books.rows("closed_accounts").len(), 1, "{fault}");
+            let versions = books.versions();
+            assert_eq!((versions[1], versions[2]), (1, 1), "{fault}: each final table is written once");
+            assert_eq!(books.closed(&[]), closed, "{fault}");
+        }
+    }
+}
+
+#[test]
+fn two_at_once_close_a_day_once() {
+    let books = Books::new("close-twice", 2);
+    books.publish(&a_day());
+    finish(&mut Broker::shared().flumen(books.root(), ["run", FILE, "--available-now"])).exits(0);
+    let both: Vec<_> = (0..3).map(|_| Background::start(&mut books.command("2026-11-22", &[]))).collect();
+    let said: Vec<String> = both.into_iter().map(|run| run.wait().exits(0).stdout).collect();
+    assert!(said.iter().all(|line| *line == said[0]), "{said:?}");
+    books.sealed_once();
+    assert_eq!(books.kept(), the_day_as_it_is_closed());
+    // What the others staged is gone.
+    let files = walk(&books.table("closed_calls")).into_iter().filter(|f| f.extension().is_some_and(|e| e == "parquet"));
+    assert_eq!(files.count(), delta::files_added(&books.table("closed_calls"), 0).len());
+}
+
+#[test]
+fn the_stream_goes_on_while_a_day_is_closed() {
+    let books = Books::new("close-stream", 2);
+    let mut args = vec!["-o", "json", "run", FILE, "--set", "flumen.trigger=100 milliseconds"];
+    args.extend(["--query", "landed_calls"]);
+    let mut run = Background::start(&mut Broker::shared().flumen(books.root(), args));
+    books.publish(&a_day());
+    let closed = books.closed(&[]);
+    assert_eq!(figures(&closed, &["records", "kept"]), [72, 60], "{closed}");
+    assert!(run.running(), "the stream was not ended by the close");
+    books.publish(&[call(0, "late", 5, 5)]);
+    let position = || delta::txns(&books.table("landed_calls")).get(&format!("flumen:close_of_books:landed_calls:{}:0", books.topic)).copied();
+    until("the late record landed", Duration::from_secs(60), || position() == Some(37));
+    let again = books.close(&[]).exits(0);
+    assert!(again.stderr.contains("1 late rows of 2026-11-22"), "{}", again.stderr);
+    run.signal("TERM");
+    run.wait().exits(0);
+    assert_eq!(books.kept(), the_day_as_it_is_closed());
+    books.sealed_once();
+}
+
+#[test]
+fn late_records_go_beside_and_a_date_can_be_closed_anew() {
+    let books = Books::new("close-late", 2);
+    books.publish(&a_day());
+    let first = books.closed(&[]);
+    assert_eq!(first["adjustments"], 0);
+    books.publish(&[call(0, "forgotten", 50, 9), call(1, "call-003", 70_000, 90), call(1, "tomorrow", 90_000, 1)]);
+    // The same line but for what is late, once.
+    let found = books.close(&[]).exits(0);
+    assert!(found.stderr.contains("2 late rows of 2026-11-22"), "{}", found.stderr);
+    assert_eq!(found.json()[0]["adjustments"], 2);
+    let again = books.close(&[]).exits(0);
+    assert!(!again.stderr.contains("late rows"), "{}", again.stderr);
+    assert_eq!(again.stdout, found.stdout);
+    let late = books.rows("closed_calls_adjustments");
+    let mut ids: Vec<_> = late.iter().map(|row| (row["call_id"].clone(), row["_date"].clone(), row["_closing"].clone())).collect();
+    ids.sort_by_key(|row| row.0.to_string());
+    assert_eq!(json!(ids), json!([["call-003", "2026-11-22", 1], ["forgotten", "2026-11-22", 1]]));
+    assert_eq!(books.kept(), the_day_as_it_is_closed(), "what is sealed stays");
+    // Anew, with a reason; it knows of the one before.
+    let reopened = books.closed(&["--reopen", "--why", "the exchange was down"]);
+    assert_eq!((&reopened["closing"], &reopened["reopens"], &reopened["why"]), (&2.into(), &1.into(), &"the exchange was down".into()));
+    assert_eq!(figures(&reopened, &["records", "brought_forward", "kept", "duplicates", "outside"]), [3, 72, 61, 13, 1]);
+    assert_eq!(reopened["adjustments"], 0);
+    let kept = books.kept();
+    assert!(kept.contains(&("forgotten".to_owned(), 9)) && kept.contains(&("call-003".to_owned(), 90)), "{kept:?}");
+    assert_eq!(kept.len(), 61);
+    assert_eq!(books.closed(&[]), reopened);
+    let id = "flumen-close:close_of_books:closed_calls:2026-11-22";
+    assert_eq!(delta::txns(&books.table("closed_calls")).get(id), Some(&2));
+}
+
+#[test]
+fn a_dead_letter_that_is_retried_after_its_day_is_late() {
+    let books = Books::new("close-retried", 1);
+    books.publish(&a_day().into_iter().map(|record| NewRecord { partition: 0, ..record }).collect::<Vec<_>>());
+    // A field of another type than the message has: seconds as text.
+    let good = call(0, "repaired", 77, 3);
+    let bad = NewRecord { value: Some([good.value.clone().unwrap(), vec![0x3a, 1, b'x']].concat()), ..good };
+    books.publish(&[bad]);
+    let closed = books.closed(&[]);
+    assert_eq!(figures(&closed, &["records", "landed", "dead", "kept"]), [73, 72, 1, 60], "{closed}");
+    books.edit("proto/calls/v1/calls.proto", "  Outcome outcome = 7;\n", "  string note = 7;\n");
+    books.edit(FILE, "cost_micros, outcome,\n  _partition", "cost_micros, note,\n  _partition");
+    finish(&mut Broker::shared().flumen(books.root(), ["dead-letters", "retry", FILE])).exits(0);
+    let found = books.close(&["--set", "flumen.schema_change=accept"]).exits(0);
+    assert!(found.stderr.contains("1 late rows of 2026-11-22"), "{}", found.stderr);
+    assert_eq!(books.rows("closed_calls_adjustments").len(), 1);
+}
+
+#[test]
+fn whoever_touches_a_day_that_is_being_closed_is_named() {
+    let books = Books::new("close-foreign", 2);
+    books.publish(&a_day());
+    books.closed(&[]);
+    // Sealed and not made good: then somebody writes into the day.
+    let mut command = books.command("2026-11-22", &["--reopen", "--why", "again"]);
+    finish(command.env("FLUMEN_FAULT", "close.sealed:1:abort"));
+    python(&books.table("closed_calls"), "t.delete(\"call_id = 'call-001'\")");
+    let refused = books.close(&[]).exits(1);
+    for part in ["closed_calls`: version 1 (DELETE) changed business_date = 2026-11-22", "--reopen"] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
+    // The next day waits for it, and closing it anew is the way out.
+    books.close_of("2026-11-23", &[]).exits(1);
+    let reopened = books.closed(&["--reopen", "--why", "somebody deleted a call"]);
+    assert_eq!(reopened["closing"], 3);
+    assert_eq!(books.kept(), the_day_as_it_is_closed());
+    books.close_of("2026-11-23", &[]).exits(0);
+}
+
+#[test]
+fn a_dry_run_commits_nothing() {
+    let books = Books::new("close-dry", 2);
+    books.publish(&a_day());
+    let none = books.close(&["--dry-run"]).exits(1);
+    assert!(none.stderr.contains("does not exist yet"), "{}", none.stderr);
+    finish(&mut Broker::shared().flumen(books.root(), ["run", FILE, "--available-now"])).exits(0);
+    books.publish(&[call(0, "more", 9, 9)]);
+    let dry = books.close(&["--dry-run", "--clock", "2026-11-22T12:00:00Z"]).exits(0);
+    let line = &dry.json()[0];
+    assert_eq!((figures(line, &["records", "kept"]), &line["dry_run"]), (vec![72, 60], &true.into()));
+    for part in ["a close would end here", "1 records are not landed yet", "nothing was committed"] {
+        assert!(dry.stderr.contains(part), "{part}: {}", dry.stderr);
+    }
+    assert!(!books.table("_closings").exists());
+    assert!(walk(&books.table("closed_calls")).is_empty());
+    assert_eq!(delta::log(&books.table("landed_calls")).len(), 2, "nothing landed");
+    // It says what a close then says.
+    assert_eq!(books.closed(&[])["closing"], 1);
+    let dry = books.close(&["--dry-run", "--reopen", "--why", "to see"]).exits(0);
+    assert_eq!(dry.json()[0]["closing"], 2);
+    books.sealed_once();
+}
+
+#[test]
+fn a_run_leaves_final_tables_to_the_close() {
+    let books = Books::new("close-aside", 1);
+    books.publish(&[call(0, "a", 1, 1)]);
+    let refused = finish(&mut Broker::shared().flumen(books.root(), ["run", FILE, "--query", "closed_calls"])).exits(2);
+    assert!(refused.stderr.contains("written by a close of books only: `flumen close"), "{}", refused.stderr);
+    finish(&mut Broker::shared().flumen(books.root(), ["run", FILE, "--available-now"])).exits(0);
+    assert!(!books.table("closed_calls").exists());
+    assert_eq!(books.rows("landed_calls").len(), 1);
+}
+
+#[test]
+fn what_is_wrong_is_told_before_anything_is_done() {
+    let books = Books::new("close-wrong", 1);
+    for (date, more, parts) in [
+        ("2026-02-30", &[][..], &["`2026-02-30` is no date"][..]),
+        ("yesterday", &[], &["`yesterday` is no date", "such as 2026-11-22"]),
+        ("2026-11-22", &["--reopen"], &["--why"]),
+        ("2026-11-22", &["--why", "x"], &["--reopen"]),
+        ("2026-11-22", &["--reopen", "--why", " "], &["--why: say why"]),
+        ("2026-11-22", &["--reopen", "--why", "x"], &["was never closed"]),
+        ("2026-11-22", &["--lateness", "two"], &["no duration"]),
+        ("2026-11-22", &["--clock", "noon"], &["is no time"]),
+        ("2026-11-22", &["--param", "date=2026-11-21"], &["the close gives it"]),
+        ("2026-11-22", &["--set", "flumen.close_zone=Mars/Olympus"], &["`Mars/Olympus` is no zone", "America/New_York"]),
+        ("2011-12-30", &["--set", "flumen.close_zone=Pacific/Apia"], &["no day of Pacific/Apia"]),
+    ] {
+        let failed = books.close_of(date, more).exits(2);
+        for part in parts {
+            assert!(failed.stderr.contains(part), "{date} {more:?}: {part}: {}", failed.stderr);
+        }
+        assert!(!books.root().join("tables").exists(), "{date} {more:?}");
+    }
+    let none = finish(&mut flumen(books.root(), ["close", "queries/route_events.sql", "--date", "2026-11-22"])).exits(2);
+    assert!(none.stderr.contains("SET flumen.close_zone"), "{}", none.stderr);
+}

@@ -16,7 +16,7 @@ use crate::close::{Closed, Job, Outcome, page, text};
 use crate::engine::{self, Deps};
 use crate::error::{Error, Result};
 use crate::observe::{Observer, Progress, grouped};
-use crate::pipeline::units;
+use crate::pipeline::{Environment, Pipeline, units};
 
 /// `flumen close FILE --date D`.
 #[derive(Debug, Args)]
@@ -81,13 +81,8 @@ impl CloseVerb {
         if environment.params.insert("date".to_owned(), self.date.clone()).is_some() {
             return Err(Error::invalid("--param date: the close gives it; say --date and leave it out"));
         }
-        let pipeline = load::pipeline(&environment, &self.file).await?;
-        let Some(day) = pipeline.day else {
-            return Err(Error::invalid(format!(
-                "{}: it has no zone for its days; write SET flumen.close_zone = 'America/New_York'",
-                self.file.display()
-            )));
-        };
+        let pipeline = self.pipeline(&environment).await?;
+        let day = pipeline.day.ok_or_else(|| self.without_zone())?;
         if self.why.as_ref().is_some_and(|why| why.trim().is_empty()) {
             return Err(Error::invalid("--why: say why the date is closed anew"));
         }
@@ -112,6 +107,28 @@ impl CloseVerb {
             std::fs::write(&report, page(&outcome)).map_err(failed)?;
         }
         Ok(())
+    }
+}
+
+impl CloseVerb {
+    /// The file with its date. One that has no zone has no such parameter, and that is what is told of it.
+    async fn pipeline(&self, environment: &Environment) -> Result<Arc<Pipeline>> {
+        if let Ok(pipeline) = load::load(environment, &self.file).await? {
+            return Ok(Arc::new(pipeline));
+        }
+        let mut dateless = environment.clone();
+        dateless.params.remove("date");
+        match load::load(&dateless, &self.file).await? {
+            Ok(pipeline) if !pipeline.is_closing() => Err(self.without_zone()),
+            _ => load::pipeline(environment, &self.file).await,
+        }
+    }
+
+    fn without_zone(&self) -> Error {
+        Error::invalid(format!(
+            "{}: it has no zone for its days; write SET flumen.close_zone = 'America/New_York'",
+            self.file.display()
+        ))
     }
 }
 

@@ -1,20 +1,18 @@
-//! The table `_closings` beside the final tables: who closed which day, with what. Its log decides: a closing is made by
-//! the version that holds its row, and each version is written by somebody who knew all before it.
+//! The table `_closings` beside the final tables: who closed which day, with what. Its log decides: a closing is made
+//! by the version that holds its row, and each version is written by somebody who knew all before it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array as _, ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
+use arrow::array::{Array as _, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::logical_expr::{col, lit};
 use datafusion::prelude::SessionContext;
-use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use super::closed::Closed;
+use super::staged::date_value;
 use super::tally::arrow;
 use crate::contract::{Contract, ContractColumn};
 use crate::engine::Deps;
@@ -184,14 +182,12 @@ impl Books {
         let json = |e: serde_json::Error| Error::unavailable("a closing has no JSON form; report this").caused_by(e);
         let staged = staged.transpose().map_err(json)?;
         let result = serde_json::to_string(closed).map_err(json)?;
-        let date: Date = closed.date.parse().map_err(|e| Error::invalid(format!("`{}`: {e}", closed.date)))?;
-        let days = i32::try_from((date - Date::constant(1970, 1, 1)).get_days()).unwrap_or_default();
         let rows: u64 = closed.tables.iter().map(|table| table.rows).sum();
         let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
         let maybe = |text: Option<&str>| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
         let columns: Vec<ArrayRef> = vec![
             text(&self.job),
-            Arc::new(Date32Array::from(vec![days])),
+            date_value(&closed.date)?.to_array()?,
             Arc::new(Int64Array::from(vec![closed.closing])),
             text(state),
             Arc::new(
@@ -262,4 +258,3 @@ fn contract() -> Contract {
     };
     Contract { columns: columns.map(column).into(), checks: Vec::new() }
 }
-

@@ -218,11 +218,20 @@ impl Figures {
 }
 
 impl Closed {
+    /// The offsets from which on a landing table was accounted for, partition by partition.
+    pub fn starts(&self, landing: &str) -> BTreeMap<i32, i64> {
+        self.of_partitions(landing, |figures| figures.from)
+    }
+
     /// The offsets up to which a landing table was accounted for, partition by partition.
     pub fn ends(&self, landing: &str) -> BTreeMap<i32, i64> {
+        self.of_partitions(landing, |figures| figures.to)
+    }
+
+    fn of_partitions(&self, landing: &str, get: impl Fn(&Figures) -> Option<i64>) -> BTreeMap<i32, i64> {
         let of = self.reconciled.iter().find(|reconciled| reconciled.landing == landing);
-        let ends = of.into_iter().flat_map(|reconciled| &reconciled.partitions);
-        ends.filter_map(|(partition, figures)| Some((*partition, figures.to?))).collect()
+        let partitions = of.into_iter().flat_map(|reconciled| &reconciled.partitions);
+        partitions.filter_map(|(partition, figures)| Some((*partition, get(figures)?))).collect()
     }
 }
 

@@ -20,7 +20,8 @@ thead th{border-bottom:2px solid #8888;font-weight:600;white-space:normal;vertic
 tr.total td{border-top:2px solid #8888;font-weight:600}\
 code{font:13px ui-monospace,monospace;overflow-wrap:anywhere;white-space:normal}\
 .late{border-left:4px solid #c60;padding:.3rem .8rem}\
-@media print{body{margin:0;max-width:none;font-size:10pt}h2{break-after:avoid}table{break-inside:auto}tr{break-inside:avoid}}";
+@media print{body{margin:0;max-width:none;font-size:10pt}\
+h2{break-after:avoid}table{break-inside:auto}tr{break-inside:avoid}}";
 
 /// The page.
 pub fn page(outcome: &Outcome) -> String {
@@ -55,8 +56,11 @@ pub fn page(outcome: &Outcome) -> String {
 fn late(page: &mut String, outcome: &Outcome) {
     if outcome.adjustments > 0 {
         let rows = grouped(outcome.adjustments);
-        let _ = writeln!(page, "<p class=\"late\">{rows} rows came too late for this closing and are in no final table: \
-                                they are in the adjustments.</p>");
+        let _ = writeln!(
+            page,
+            "<p class=\"late\">{rows} rows came too late for this closing and are in no final table: \
+                                they are in the adjustments.</p>"
+        );
     }
     for (date, rows) in &outcome.late {
         let rows = grouped(*rows);
@@ -120,7 +124,9 @@ fn made_of(page: &mut String, closed: &Closed) {
         vec!["content".to_owned(), String::new(), format!("<code>{}</code>", closed.content_sha256)],
         vec!["pipeline file".to_owned(), escaped(&closed.job), format!("<code>{}</code>", closed.pipeline_sha256)],
     ];
-    let of = |what: &str, name: &str, value: &str| vec![what.to_owned(), escaped(name), format!("<code>{}</code>", escaped(value))];
+    let of = |what: &str, name: &str, value: &str| {
+        vec![what.to_owned(), escaped(name), format!("<code>{}</code>", escaped(value))]
+    };
     rows.extend(closed.models.iter().map(|(name, sha256)| of("model", name, sha256)));
     rows.extend(closed.lookups.iter().map(|(name, version)| of("table", name, version)));
     table(page, &["what", "name", "sha256 or version"], rows, false);

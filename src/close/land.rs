@@ -199,9 +199,8 @@ impl Asked {
 
     /// How many offsets are not landed.
     fn behind(&self, landed: &BTreeMap<i32, i64>) -> u64 {
-        let behind = |(partition, (low, high)): (&i32, &(i64, i64))| {
-            (high - landed.get(partition).unwrap_or(low)).max(0) as u64
-        };
+        let behind =
+            |(partition, (low, high)): (&i32, &(i64, i64))| (high - landed.get(partition).unwrap_or(low)).max(0) as u64;
         self.bounds.iter().map(behind).sum()
     }
 }

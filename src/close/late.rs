@@ -228,7 +228,8 @@ impl Due<'_> {
         let times = column(self.time, &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let late = |row: usize| {
-            let (time, origin) = (times.is_valid(row).then(|| times.value(row))?, (partitions.value(row), offsets.value(row)));
+            let (time, origin) =
+                (times.is_valid(row).then(|| times.value(row))?, (partitions.value(row), offsets.value(row)));
             let at = self.sealed.partition_point(|day| day.micros.0 <= time).checked_sub(1)?;
             let day = &self.sealed[at];
             let is_of_day = time < day.micros.1;

@@ -48,15 +48,20 @@ impl Job {
     ) -> Result<Vec<Ground<'a>>> {
         let mut grounds = self.bare_grounds(landings, landed).await?;
         for ground in &mut grounds {
-            let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
-            let mut since = None;
-            for closing in known.values().map(|closing| &closing.closed) {
-                for (partition, end) in closing.ends(&ground.landed.table) {
-                    let known = ends.entry(partition).or_insert(end);
-                    *known = end.max(*known);
+            let table = &ground.landed.table;
+            let (mut ends, mut since): (BTreeMap<i32, i64>, _) = (BTreeMap::new(), None);
+            if let Some(before) = known.get(&self.day.date.to_string()) {
+                // It takes the place of the one before, and accounts for what that one did.
+                ends = before.closed.starts(table);
+            } else {
+                for closing in known.values().map(|closing| &closing.closed) {
+                    for (partition, end) in closing.ends(table) {
+                        let known = ends.entry(partition).or_insert(end);
+                        *known = end.max(*known);
+                    }
+                    let own = closing.reconciled.iter().filter(|own| own.landing == *table);
+                    since = own.map(|own| own.version).max().max(since);
                 }
-                let own = closing.reconciled.iter().filter(|own| own.landing == ground.landed.table);
-                since = own.map(|own| own.version).max().max(since);
             }
             self.find_ranges(ground, &ends, since).await?;
         }

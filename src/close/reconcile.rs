@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 
 use super::Job;
 use super::closed::{Exact, Figures, Reconciled};
-use super::land::{Landed, Landing};
 use super::keys::Keys;
+use super::land::{Landed, Landing};
 use super::tally::{Kept, Offsets, Scope, Tally, drain, holds, named};
 use crate::engine;
 use crate::error::Result;
@@ -122,7 +122,8 @@ impl Job {
             (own.dead, own.quarantined) = beside.get(partition).copied().unwrap_or_default();
         }
         let mut differences = Vec::new();
-        let name = |partition: &i32| format!("{}, topic {}, partition {partition}", sink.name, ground.landed.identity.topic);
+        let name =
+            |partition: &i32| format!("{}, topic {}, partition {partition}", sink.name, ground.landed.identity.topic);
         for (partition, own) in &figures {
             let told = |what: String| format!("{}: {what}", name(partition));
             differences.extend(landing_differs(own).map(told));
@@ -152,7 +153,10 @@ impl Job {
 
     /// A session in which rows are counted.
     pub(super) fn context(&self) -> Result<SessionContext> {
-        Ok(SessionContext::new_with_config_rt(engine::session_config(&self.pipeline, false)?, self.deps.memory.runtime()))
+        Ok(SessionContext::new_with_config_rt(
+            engine::session_config(&self.pipeline, false)?,
+            self.deps.memory.runtime(),
+        ))
     }
 
     /// The figures of the rows that landed, and whether each key certainly has one row that is kept.
@@ -276,7 +280,13 @@ impl Job {
                     partitions.value(row)
                 );
                 let of = |count: i64, what: &str| {
-                    (count > 0).then(|| format!("{place}: {} different {} have {what}", grouped(count as u64), ground.spec.key.join(", ")))
+                    (count > 0).then(|| {
+                        format!(
+                            "{place}: {} different {} have {what}",
+                            grouped(count as u64),
+                            ground.spec.key.join(", ")
+                        )
+                    })
                 };
                 differences.extend(of(lost.value(row), "rows of the day and none that is kept"));
                 differences.extend(of(twice.value(row), "more than one row that is kept"));
@@ -314,7 +324,8 @@ fn landing_differs(own: &Figures) -> Option<String> {
     let what = if own.records > found { "missing" } else { "too many" };
     (own.records != found).then(|| {
         format!(
-            "{} records were read, and {} rows landed, {} are dead letters, {} quarantined, {} without a value: {} {what}",
+            "{} records were read, and {} rows landed, {} are dead letters, {} quarantined, {} without a value: {} \
+             {what}",
             grouped(own.records),
             grouped(own.landed),
             grouped(own.dead),

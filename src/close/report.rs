@@ -6,8 +6,11 @@ use super::Outcome;
 use super::closed::{Closed, CompleteBy, Figures, Reconciled};
 use crate::observe::grouped;
 
+/// A figure by its name.
+type Named = (&'static str, fn(&Figures) -> u64);
+
 /// Names of figures, in the order in which they add up.
-pub(super) const FIGURES: [(&str, fn(&Figures) -> u64); 9] = [
+pub(super) const FIGURES: [Named; 9] = [
     ("records", |f| f.records),
     ("without a value", |f| f.null),
     ("dead letters", |f| f.dead),

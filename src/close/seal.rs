@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::Job;
 use super::books::{Books, Closing, TableSwap};
 use super::closed::Closed;
 use super::prepare::{Prepared, discard};
+use super::{Job, Known};
 use crate::engine::Staged;
 use crate::error::{Error, Result};
 use crate::fault_point;
@@ -36,7 +36,9 @@ impl Job {
             Ok(swaps) => swaps,
             Err(error) => {
                 discard(&staged).await;
-                return Err(error);
+                // Whoever touched the date may have closed it.
+                let theirs = newer(&books.read().await?, &closed);
+                return theirs.map(Sealed::Theirs).ok_or(error);
             }
         };
         fault_point::pass("close.seal").await?;
@@ -47,10 +49,9 @@ impl Job {
                 fault_point::pass("close.sealed").await?;
                 return Ok(Sealed::Ours(Closing { closed, staged: swaps, is_done: false }));
             }
-            let known = books.read().await?;
-            if let Some(theirs) = known.get(&closed.date).filter(|theirs| theirs.closed.closing >= closed.closing) {
+            if let Some(theirs) = newer(&books.read().await?, &closed) {
                 discard(&staged).await;
-                return Ok(Sealed::Theirs(theirs.clone()));
+                return Ok(Sealed::Theirs(theirs));
             }
         }
         discard(&staged).await;
@@ -105,6 +106,11 @@ impl Job {
         books.mark_done(&closing.closed).await?;
         fault_point::pass("close.done").await
     }
+}
+
+/// The closing of the same date that somebody else made meanwhile.
+fn newer(known: &Known, closed: &Closed) -> Option<Closing> {
+    known.get(&closed.date).filter(|theirs| theirs.closed.closing >= closed.closing).cloned()
 }
 
 /// The object `flumen` of a final table's commit.

@@ -97,7 +97,10 @@ impl StagedDate<'_> {
             let file = Path::from_url_path(&add.path).map_err(|e| unfit(self.sink, e))?;
             let mut url = root.clone();
             let whole = file.parts().fold(table.clone(), Path::join);
-            url.path_segments_mut().map_err(|()| unfit(self.sink, "its location is no base"))?.clear().extend(whole.parts().map(|part| part.as_ref().to_owned()));
+            url.path_segments_mut()
+                .map_err(|()| unfit(self.sink, "its location is no base"))?
+                .clear()
+                .extend(whole.parts().map(|part| part.as_ref().to_owned()));
             ListingTableUrl::parse(url.as_str()).map_err(Error::from)
         });
         let in_files = |name: &str| !self.sink.partition_by.iter().any(|column| column == name);

@@ -88,8 +88,8 @@ impl Tally {
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let columns = scope.sums.iter().map(|name| Column::new(batch, name)).collect::<Result<Vec<_>>>()?;
         let (start, end) = (scope.day.start.timestamp_micros(), scope.day.end.timestamp_micros());
-        let mut kept = vec![None; batch.num_rows()];
-        for row in 0..batch.num_rows() {
+        let mut all = vec![None; batch.num_rows()];
+        for (row, kept) in all.iter_mut().enumerate() {
             let (partition, offset) = (partitions.value(row), offsets.value(row));
             let part = self.0.entry(partition).or_default();
             part.sums.resize(columns.len(), [Exact::default(); 5]);
@@ -108,13 +108,13 @@ impl Tally {
                 true => (&mut figures.duplicates, 4),
             };
             *became += 1;
-            kept[row] = of_day.then_some(became_as == 3);
+            *kept = of_day.then_some(became_as == 3);
             for (sums, column) in part.sums.iter_mut().zip(&columns) {
                 let value = column.value(row);
                 [came_as, became_as].iter().for_each(|class| sums[*class].add(value));
             }
         }
-        Ok(kept)
+        Ok(all)
     }
 
     /// Counts those of another tally too.
@@ -132,9 +132,10 @@ impl Tally {
     /// The figures of each partition.
     pub fn figures(self, columns: &[String]) -> BTreeMap<i32, Figures> {
         let named = |part: Part| {
-            let sums = columns.iter().zip(part.sums).map(|(column, [landed, brought_forward, outside, kept, duplicates])| {
-                (column.clone(), Sums { landed, brought_forward, outside, kept, duplicates })
-            });
+            let sums =
+                columns.iter().zip(part.sums).map(|(column, [landed, brought_forward, outside, kept, duplicates])| {
+                    (column.clone(), Sums { landed, brought_forward, outside, kept, duplicates })
+                });
             Figures { sums: sums.collect(), ..part.figures }
         };
         self.0.into_iter().map(|(partition, part)| (partition, named(part))).collect()

@@ -1,9 +1,7 @@
 //! Cells as text, the same as Arrow's formatter writes it, into a buffer and without a detour for the common types.
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, StringArray, StringViewArray};
-use arrow::datatypes::{
-    DataType, Date32Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
-};
+use arrow::datatypes::{DataType, Date32Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::{DateTime, Datelike as _};

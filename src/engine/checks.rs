@@ -40,12 +40,7 @@ pub async fn broken_checks(deps: &Deps, pipeline: &Pipeline, stand_ins: &StandIn
     Ok(broken)
 }
 
-async fn rows_of(
-    deps: &Deps,
-    pipeline: &Pipeline,
-    check: &CheckSpec,
-    stand_ins: &StandIns,
-) -> Result<Option<String>> {
+async fn rows_of(deps: &Deps, pipeline: &Pipeline, check: &CheckSpec, stand_ins: &StandIns) -> Result<Option<String>> {
     let tables = check.sources.iter().chain(&check.lookups).cloned().collect();
     let parts = SessionParts::everything(pipeline).only(&tables).over(stand_ins);
     let session = QuerySession::new(deps, pipeline, parts).await?;

@@ -14,7 +14,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result as DfResult, ScalarValue};
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
@@ -41,11 +41,7 @@ use winners::{Seen, Winners};
 pub(crate) struct FirstOfKey;
 
 impl PhysicalOptimizerRule for FirstOfKey {
-    fn optimize(
-        &self,
-        plan: Arc<dyn ExecutionPlan>,
-        _config: &ConfigOptions,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> DfResult<Arc<dyn ExecutionPlan>> {
         let replace = |node: Arc<dyn ExecutionPlan>| match replaced(&node)? {
             Some(replaced) => Ok(Transformed::yes(replaced)),
             None => Ok(Transformed::no(node)),
@@ -98,9 +94,7 @@ fn asks_for_first(predicate: &Arc<dyn PhysicalExpr>, column: usize) -> bool {
     };
     match binary.op() {
         Operator::And => asks_for_first(left, column) || asks_for_first(right, column),
-        Operator::Eq => {
-            (is_column(left) && number(right) == Some(1)) || (is_column(right) && number(left) == Some(1))
-        }
+        Operator::Eq => (is_column(left) && number(right) == Some(1)) || (is_column(right) && number(left) == Some(1)),
         Operator::LtEq => is_column(left) && number(right) == Some(1),
         Operator::Lt => is_column(left) && number(right) == Some(2),
         _ => false,
@@ -142,12 +136,7 @@ impl FirstOfKeyExec {
         let mut gathering = self.gathering.lock();
         gathering
             .get_or_insert_with(|| {
-                let task = gather(
-                    Arc::clone(&self.input),
-                    self.keys.clone(),
-                    self.order.clone(),
-                    Arc::clone(context),
-                );
+                let task = gather(Arc::clone(&self.input), self.keys.clone(), self.order.clone(), Arc::clone(context));
                 task.map(|done| done.map_err(Arc::new)).boxed().shared()
             })
             .clone()
@@ -240,12 +229,17 @@ async fn gather(
     let winners = Arc::new(Winners::new(order.iter().map(|sort| sort.options).collect()));
     let memory = MemoryConsumer::new("the first row of each key").register(context.memory_pool());
     let memory = Arc::new(Mutex::new(memory));
+    // Those who read and write beside it need some too.
+    let most = match context.memory_pool().memory_limit() {
+        MemoryLimit::Finite(limit) => limit / 10 * 9,
+        _ => usize::MAX,
+    };
     let mut tasks: JoinSet<DfResult<()>> = JoinSet::new();
     for number in 0..inputs {
         let stream = input.execute(number, Arc::clone(&context))?;
         let (winners, keys, memory) = (Arc::clone(&winners), keys.clone(), Arc::clone(&memory));
         let order: Vec<_> = order.iter().map(|sort| Arc::clone(&sort.expr)).collect();
-        tasks.spawn(async move { read(number, stream, &winners, &keys, &order, &memory).await });
+        tasks.spawn(async move { read(number, stream, &winners, &keys, &order, &memory, most).await });
     }
     while let Some(done) = tasks.join_next().await {
         done.map_err(|e| DataFusionError::External(Box::new(e)))??;
@@ -270,6 +264,7 @@ async fn read(
     keys: &[Arc<dyn PhysicalExpr>],
     order: &[Arc<dyn PhysicalExpr>],
     memory: &Mutex<MemoryReservation>,
+    most: usize,
 ) -> DfResult<()> {
     let mut hashes = Vec::new();
     while let Some(batch) = stream.try_next().await? {
@@ -284,11 +279,19 @@ async fn read(
         hashes.clear();
         hashes.resize(batch.num_rows(), 0);
         create_hashes(&keys, &RandomState::default(), &mut hashes)?;
-        memory.lock().try_grow(batch.get_array_memory_size())?;
+        hold(memory, batch.get_array_memory_size(), most)?;
         let grown = winners.add(Seen { input, batch, keys, order }, &hashes)?;
-        if grown > 0 {
-            memory.lock().try_grow(grown)?;
-        }
+        hold(memory, grown, most)?;
     }
     Ok(())
+}
+
+/// Holds so much more, when it does not get more than `most`.
+fn hold(memory: &Mutex<MemoryReservation>, bytes: usize, most: usize) -> DfResult<()> {
+    let memory = memory.lock();
+    if memory.size() + bytes > most {
+        let what = format!("the rows of a window need more than {} MB in a hash table", most / 1_000_000);
+        return Err(DataFusionError::ResourcesExhausted(what));
+    }
+    memory.try_grow(bytes)
 }

@@ -62,7 +62,14 @@ impl SessionParts {
     pub fn of_query(pipeline: &Pipeline, query: &QuerySpec, connect: bool) -> Self {
         let (tables, lookups) =
             query.lookups.iter().cloned().partition(|name| pipeline.sinks.iter().any(|sink| &sink.name == name));
-        Self { topics: query.sources.clone(), lookups, tables, models: query.models.clone(), connect, ..Self::default() }
+        Self {
+            topics: query.sources.clone(),
+            lookups,
+            tables,
+            models: query.models.clone(),
+            connect,
+            ..Self::default()
+        }
     }
 
     /// All that the file declares.
@@ -119,7 +126,8 @@ impl QuerySession {
     pub async fn new(deps: &Deps, pipeline: &Pipeline, parts: SessionParts) -> Result<Self> {
         let config = config(pipeline, !parts.topics.is_empty())?;
         let context = SessionContext::new_with_state(state(config, deps, parts.sorts || !parts.topics.is_empty()));
-        let mut session = Self { context, topics: Vec::new(), lookups: Vec::new(), models: Vec::new(), stood_in: Vec::new() };
+        let mut session =
+            Self { context, topics: Vec::new(), lookups: Vec::new(), models: Vec::new(), stood_in: Vec::new() };
         for spec in pipeline.sources.iter().filter(|s| parts.topics.contains(&s.name)) {
             let open: Option<OpenLog> = parts.connect.then(|| {
                 let (topics, spec, patience) = (Arc::clone(&deps.topics), spec.clone(), deps.patience);
@@ -266,9 +274,8 @@ impl QuerySession {
 
 /// A state with DataFusion's functions and rules, and ours.
 fn state(config: SessionConfig, deps: &Deps, sorts: bool) -> SessionState {
-    let builder = SessionStateBuilder::new_with_default_features()
-        .with_config(config)
-        .with_runtime_env(deps.memory.runtime());
+    let builder =
+        SessionStateBuilder::new_with_default_features().with_config(config).with_runtime_env(deps.memory.runtime());
     if sorts {
         return builder.build();
     }

@@ -24,8 +24,10 @@ impl Rules<'_, '_, '_> {
         let mut places: Vec<(Place, Found)> = Vec::new();
         let sink_of = |query: &QuerySpec| loader.sinks.iter().find(|sink| sink.name == query.name);
         let is_closing = loader.draft.settings.close_zone.is_some();
-        for sink in loader.sinks.iter().filter(|sink| !is_closing && (sink.landing.is_some() || sink.rows_of.is_some())) {
-            let message = format!("`{}` has options of a close of books, and the file has no zone for its days", sink.name);
+        for sink in loader.sinks.iter().filter(|sink| !is_closing && (sink.landing.is_some() || sink.rows_of.is_some()))
+        {
+            let message =
+                format!("`{}` has options of a close of books, and the file has no zone for its days", sink.name);
             told.push((sink.name.clone(), found(message, "write SET flumen.close_zone = 'America/New_York'")));
         }
         for query in queries.iter().filter(|_| is_closing) {
@@ -42,7 +44,8 @@ impl Rules<'_, '_, '_> {
             if let (QueryKind::Streaming, Some(written)) = (query.kind, statement) {
                 let days = written.statement.parameters(&loader.source);
                 places.extend(days.into_iter().filter(|(name, _)| day::is_of_day(name)).map(|(name, place)| {
-                    let message = format!("query {}: `${name}` is the day of a close, and a stream has none", sink.name);
+                    let message =
+                        format!("query {}: `${name}` is the day of a close, and a stream has none", sink.name);
                     (place, found(message, "ask for the day in a batch job over the table that the stream fills"))
                 }));
             }
@@ -141,13 +144,7 @@ fn is_exact(data_type: &DataType) -> bool {
 }
 
 /// A column that is not there, or of another type than `wanted`.
-fn lacks(
-    sink: &SinkSpec,
-    column: &str,
-    wanted: &str,
-    is_it: impl Fn(&DataType) -> bool,
-    who: &str,
-) -> Option<Found> {
+fn lacks(sink: &SinkSpec, column: &str, wanted: &str, is_it: impl Fn(&DataType) -> bool, who: &str) -> Option<Found> {
     let name = &sink.name;
     match sink.contract.columns.iter().find(|other| other.name == column) {
         Some(other) if is_it(&other.data_type) => None,

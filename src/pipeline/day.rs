@@ -27,10 +27,11 @@ impl BusinessDay {
     /// # Errors
     /// Why there is no such day.
     pub fn new(date: &str, zone: &TimeZone) -> Result<Self, String> {
-        let shaped = date.len() == 10 && date.bytes().enumerate().all(|(at, byte)| match at {
-            4 | 7 => byte == b'-',
-            _ => byte.is_ascii_digit(),
-        });
+        let shaped = date.len() == 10
+            && date.bytes().enumerate().all(|(at, byte)| match at {
+                4 | 7 => byte == b'-',
+                _ => byte.is_ascii_digit(),
+            });
         let parsed: Date = date
             .parse()
             .ok()

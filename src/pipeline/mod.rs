@@ -46,10 +46,10 @@ pub use day::BusinessDay;
 pub use fault::{Fault, Faults, Severity};
 pub use secret::Environment;
 pub use spec::{
-    BROKEN_ROWS_FREE, CheckSpec, DEAD_LETTERS_FREE, DataLoss, KeyFormat, LEAST_VACUUM_RETENTION, LandingSpec, LookupFormat,
-    LookupSpec, META_COLUMNS, ModelSpec, NullValue, OnDecodeError, OnViolation, QueryKind, QuerySpec, RegistryAuth,
-    RegistrySpec, SCHEMA_ID, SchemaChange, Settings, SinkFormat, SinkMode, SinkSpec, SourceSpec, UpkeepSpec,
-    ValueFormat,
+    BROKEN_ROWS_FREE, CheckSpec, DEAD_LETTERS_FREE, DataLoss, KeyFormat, LEAST_VACUUM_RETENTION, LandingSpec,
+    LookupFormat, LookupSpec, META_COLUMNS, ModelSpec, NullValue, OnDecodeError, OnViolation, QueryKind, QuerySpec,
+    RegistryAuth, RegistrySpec, SCHEMA_ID, SchemaChange, Settings, SinkFormat, SinkMode, SinkSpec, SourceSpec,
+    UpkeepSpec, ValueFormat,
 };
 pub use suggest::did_you_mean;
 pub use text::SourceText;

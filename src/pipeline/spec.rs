@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::sql::sqlparser::ast::Query;
-use prost_reflect::MessageDescriptor;
 use jiff::tz::TimeZone;
+use prost_reflect::MessageDescriptor;
 use url::Url;
 
 use crate::contract::Contract;

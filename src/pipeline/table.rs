@@ -16,8 +16,8 @@ use super::fault::Fault;
 use super::loader::{Loader, TableStatement};
 use super::planner::Catalogue;
 use super::spec::{
-    LEAST_LOG_RETENTION, LEAST_VACUUM_RETENTION, LandingSpec, LookupFormat, LookupSpec, OnViolation, SinkFormat, SinkMode, SinkSpec,
-    UpkeepSpec,
+    LEAST_LOG_RETENTION, LEAST_VACUUM_RETENTION, LandingSpec, LookupFormat, LookupSpec, OnViolation, SinkFormat,
+    SinkMode, SinkSpec, UpkeepSpec,
 };
 use super::statement::normal;
 use super::suggest;
@@ -284,7 +284,8 @@ impl Loader<'_> {
             (time, _) => {
                 let missing = if time.is_none() { "close.time" } else { "close.key" };
                 let message = format!("`{}` has options of a close of books and no `{missing}`", sink.name);
-                let remedy = "say both: 'close.time' the column of the day, 'close.key' those that name what a row is of";
+                let remedy =
+                    "say both: 'close.time' the column of the day, 'close.key' those that name what a row is of";
                 faults.push(Fault::new(&self.source, &table.name_place, message).remedy(remedy));
                 None
             }

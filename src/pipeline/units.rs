@@ -53,7 +53,9 @@ pub fn zone(text: &str) -> Result<TimeZone, String> {
 pub fn columns(text: &str) -> Result<Vec<String>, String> {
     let names: Vec<String> = text.split(',').map(|name| name.trim().trim_matches('"').to_owned()).collect();
     if names.iter().any(String::is_empty) {
-        return Err(format!("`{text}` is no list of columns: write their names with commas, such as 'account_id, day'"));
+        return Err(format!(
+            "`{text}` is no list of columns: write their names with commas, such as 'account_id, day'"
+        ));
     }
     Ok(names)
 }

@@ -86,3 +86,76 @@ fn the_commands_for_cases_do_what_they_say() {
     std::fs::write(dir.path().join("queries/score_impressions.test.yaml"), case).unwrap();
     shell(dir.path(), "ad-impressions", "flumen test queries/score_impressions.test.yaml");
 }
+
+/// The code blocks of a document in a language.
+fn blocks(document: &str, language: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(repository().join("docs").join(document)).unwrap();
+    let opening = format!("```{language}\n");
+    text.split(&opening).skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
+}
+
+/// Stand-ins for what a scheduler's file imports: they run what they are told to run.
+const SCHEDULERS: &str = r#"
+import sys, types, subprocess
+def module(name, **members):
+    made = types.ModuleType(name); made.__dict__.update(members); sys.modules[name] = made
+class Dag:
+    def __init__(self, *_, **__): pass
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+class Bash:
+    def __init__(self, bash_command, cwd, **_):
+        subprocess.run(bash_command.replace("{{ data_interval_start | ds }}", "2026-11-22"), shell=True, cwd=cwd, check=True)
+anything = lambda *_, **__: None
+module("pendulum", datetime=anything, duration=anything)
+module("airflow", DAG=Dag); module("airflow.providers"); module("airflow.providers.standard")
+module("airflow.providers.standard.operators"); module("airflow.providers.standard.operators.bash", BashOperator=Bash)
+made = []
+def asset(**_): return lambda function: made.append(function)
+module("dagster", DailyPartitionsDefinition=anything, Failure=Exception, MaterializeResult=lambda metadata: metadata, asset=asset)
+exec(open(sys.argv[1]).read())
+for function in made:
+    metadata = function(types.SimpleNamespace(partition_key="2026-11-22"))
+    assert metadata["records"] == 1000 and metadata["kept"] == 800 and len(metadata["content"]) == 64, metadata
+"#;
+
+#[test]
+fn the_commands_for_close_of_books_do_what_they_say() {
+    let broker = Broker::shared();
+    let topic = topics::new_topic(broker, "documented-calls", 2);
+    let dir = workspace();
+    let root = dir.path();
+    let path = root.join("queries/close_of_books.sql");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("/call-summaries'", &format!("/{topic}'"))).unwrap();
+    let publish = ["demo", "--publish-to", broker.address(), "--job", "calls", "--records", "1000", "--topic", &topic];
+    finish(&mut broker.flumen(root, publish)).exits(0);
+    let all = commands("close-of-books.md");
+    assert_eq!(all.len(), 5, "{all:?}");
+    all.iter().for_each(|command| shell(root, &topic, command));
+    assert!(std::fs::read_to_string(root.join("2026-11-22.html")).unwrap().contains("<td>800</td>"));
+    // The schedulers' lines, on a machine on which yesterday is the day.
+    let bin = root.join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let date = bin.join("date");
+    std::fs::write(&date, "#!/bin/sh\nexec echo 2026-11-22\n").unwrap();
+    std::fs::set_permissions(&date, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let there = |text: &str| text.replace("/srv/flumen", &root.display().to_string());
+    let here = |command: &str| format!("PATH={}:$PATH; {}", bin.display(), there(command));
+    let cron = blocks("close-of-books.md", "crontab").remove(0);
+    let line = cron.lines().nth(1).unwrap().splitn(6, ' ').nth(5).unwrap().replace("\\%", "%");
+    shell(root, &topic, &here(&line));
+    let closings = std::fs::read_to_string(root.join("closings.jsonl")).unwrap();
+    assert!(closings.contains("\"closing\":2"), "{closings}");
+    let unit = blocks("close-of-books.md", "ini").remove(0);
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap().replace("%%", "%");
+    shell(root, &topic, &here(&start));
+    let python = std::env::var("FLUMEN_PYTHON").unwrap_or_else(|_| "python3".into());
+    std::fs::write(root.join("schedulers.py"), SCHEDULERS).unwrap();
+    let snippets = blocks("close-of-books.md", "python");
+    assert_eq!(snippets.len(), 2);
+    for snippet in snippets {
+        std::fs::write(root.join("snippet.py"), there(&snippet)).unwrap();
+        shell(root, &topic, &format!("{python} schedulers.py snippet.py"));
+    }
+}

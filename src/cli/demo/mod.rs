@@ -142,7 +142,8 @@ impl Demo {
         let deps =
             load::deps(pipeline, Arc::clone(&observer) as Arc<dyn Observer>, Some(pipeline.settings.broker_timeout))?;
         let impressions = Impressions::new(self.records, None);
-        let publisher = Publisher::new(brokers, TOPIC, self.records, Box::new(impressions), Pace::Reader(receiver.clone()))?;
+        let publisher =
+            Publisher::new(brokers, TOPIC, self.records, Box::new(impressions), Pace::Reader(receiver.clone()))?;
         let publishing = tokio::task::spawn_blocking(move || publisher.publish());
         let all = self.records;
         let until_all_read = async {

@@ -105,13 +105,7 @@ pub(crate) struct Published {
 
 impl Publisher {
     /// A publisher.
-    pub(crate) fn new(
-        brokers: &str,
-        topic: &str,
-        records: u64,
-        made_up: Box<dyn Records>,
-        pace: Pace,
-    ) -> Result<Self> {
+    pub(crate) fn new(brokers: &str, topic: &str, records: u64, made_up: Box<dyn Records>, pace: Pace) -> Result<Self> {
         let producer = producer_config(brokers).create_with_context(Deliveries::default()).map_err(|e| {
             Error::invalid(format!("no producer for {brokers}: {e}; name brokers as HOST:PORT[,HOST:PORT]"))
         })?;

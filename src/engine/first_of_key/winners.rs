@@ -4,9 +4,7 @@ use std::cmp::Ordering;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, make_comparator};
 use arrow::compute::SortOptions;
-use arrow::datatypes::{
-    DataType, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
-};
+use arrow::datatypes::{DataType, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::Result as DfResult;
 use parking_lot::{Mutex, RwLock};
 
@@ -204,7 +202,9 @@ fn compare(left: &ArrayRef, i: usize, right: &ArrayRef, j: usize, options: SortO
     let whole = |array: &ArrayRef, row: usize| -> Option<i64> {
         Some(match array.data_type() {
             DataType::Int64 => array.as_primitive::<Int64Type>().value(row),
-            DataType::Timestamp(TimeUnit::Microsecond, _) => array.as_primitive::<TimestampMicrosecondType>().value(row),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                array.as_primitive::<TimestampMicrosecondType>().value(row)
+            }
             DataType::Int32 => array.as_primitive::<Int32Type>().value(row).into(),
             DataType::Int16 => array.as_primitive::<Int16Type>().value(row).into(),
             DataType::Int8 => array.as_primitive::<Int8Type>().value(row).into(),
@@ -252,7 +252,8 @@ mod tests {
             let (even, odd): (Vec<_>, Vec<_>) = seen(rows, batch).into_iter().partition(|(seen, _)| seen.input == 0);
             for half in [even, odd] {
                 let winners = &winners;
-                scope.spawn(move || half.into_iter().for_each(|(seen, hashes)| _ = winners.add(seen, &hashes).unwrap()));
+                scope
+                    .spawn(move || half.into_iter().for_each(|(seen, hashes)| _ = winners.add(seen, &hashes).unwrap()));
             }
         });
         let mut found: BTreeMap<Option<String>, Vec<i64>> = BTreeMap::new();

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Outcome;
-use super::closed::{Closed, Figures, Reconciled, Sums};
+use super::closed::{Closed, Exact, Figures, Reconciled, Sums};
 use super::report::{FIGURES, checks, headline};
 use crate::observe::grouped;
 
@@ -12,15 +12,16 @@ const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}\
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}\
 p{margin:.3rem 0}.quiet{opacity:.7}\
-.scroll{overflow-x:auto}\
+.scroll{overflow-x:auto;margin-bottom:1.2rem}\
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
 th,td{padding:.25rem .6rem;border-bottom:1px solid #8884;text-align:right;white-space:nowrap}\
-th:first-child,td:first-child,.left{text-align:left}\
+th:first-child,td:first-child,th.text,td:has(code),td.text{text-align:left}\
 thead th{border-bottom:2px solid #8888;font-weight:600;white-space:normal;vertical-align:bottom}\
 tr.total td{border-top:2px solid #8888;font-weight:600}\
 code{font:13px ui-monospace,monospace;overflow-wrap:anywhere;white-space:normal}\
 .late{border-left:4px solid #c60;padding:.3rem .8rem}\
-@media print{body{margin:0;max-width:none;font-size:10pt}\
+@page{size:A4 landscape;margin:1.5cm}\
+@media print{body{margin:0;max-width:none;font-size:9pt}.scroll{overflow:visible}th,td{padding:.15rem .4rem}\
 h2{break-after:avoid}table{break-inside:auto}tr{break-inside:avoid}}";
 
 /// The page.
@@ -106,14 +107,16 @@ fn reconciled(page: &mut String, own: &Reconciled) {
     }
     let cells = |partition: String, column: &str, sums: &Sums| {
         let sums = [sums.landed, sums.brought_forward, sums.outside, sums.duplicates, sums.kept];
-        [escaped(column), partition].into_iter().chain(sums.map(|sum| sum.to_string())).collect::<Vec<_>>()
+        [escaped(column), partition].into_iter().chain(sums.map(grouped_sum)).collect::<Vec<_>>()
     };
-    let of_partition = |(partition, figures): (&i32, &Figures)| {
-        let sums = figures.sums.iter();
-        sums.map(|(column, sums)| cells(partition.to_string(), column, sums)).collect::<Vec<_>>()
-    };
-    let mut rows: Vec<_> = own.partitions.iter().flat_map(of_partition).collect();
-    rows.extend(own.total.sums.iter().map(|(column, sums)| cells("all".into(), column, sums)));
+    let mut rows = Vec::new();
+    for (column, total) in &own.total.sums {
+        let of_column = |(partition, figures): (&i32, &Figures)| {
+            figures.sums.get(column).map(|sums| cells(partition.to_string(), column, sums))
+        };
+        rows.extend(own.partitions.iter().filter_map(of_column));
+        rows.push(cells("all".into(), column, total));
+    }
     let head = ["sum of", "partition", "landed", "brought forward", "outside the day", "duplicates", "kept"];
     table(page, &head, rows, false);
 }
@@ -134,7 +137,10 @@ fn made_of(page: &mut String, closed: &Closed) {
 
 fn table(page: &mut String, head: &[&str], rows: Vec<Vec<String>>, has_total: bool) {
     page.push_str("<div class=\"scroll\"><table>\n<thead><tr>");
-    head.iter().for_each(|name| _ = write!(page, "<th>{name}</th>"));
+    for name in head {
+        let class = if name.starts_with("sha256") || *name == "name" { " class=\"text\"" } else { "" };
+        let _ = write!(page, "<th{class}>{name}</th>");
+    }
     page.push_str("</tr></thead>\n<tbody>\n");
     let last = rows.len();
     for (row, cells) in rows.into_iter().enumerate() {
@@ -145,10 +151,44 @@ fn table(page: &mut String, head: &[&str], rows: Vec<Vec<String>>, has_total: bo
     page.push_str("</tbody>\n</table></div>\n");
 }
 
+/// With commas between thousands.
+fn grouped_sum(sum: Exact) -> String {
+    let text = sum.to_string();
+    let (sign, text) = text.split_at(usize::from(text.starts_with('-')));
+    let (whole, part) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let mut grouped = String::new();
+    for (at, digit) in whole.chars().enumerate() {
+        if at > 0 && (whole.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{sign}{grouped}{part}")
+}
+
 fn time(time: chrono::DateTime<chrono::Utc>) -> String {
     time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_have_commas() {
+        for (units, scale, text) in [
+            (0, 0, "0"),
+            (-999, 0, "-999"),
+            (1_000, 0, "1,000"),
+            (-123_456_789, 0, "-123,456,789"),
+            (123_456, 2, "1,234.56"),
+        ] {
+            assert_eq!(grouped_sum(Exact { units, scale }), text);
+        }
+        assert_eq!(escaped("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
+    }
 }

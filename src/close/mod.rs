@@ -4,8 +4,8 @@
 //! one version, into files that nobody sees. The figures of topic, landing table and files are compared, and the checks
 //! of the file see the tables as they would be. Then one row in the table `_closings` decides: it holds the figures
 //! and, for each final table, the files that are put in the place of others. Each final table is rolled forward from
-//! it, in one version, and the row is marked as done. Whoever comes next finishes what was decided before anything else, so
-//! that a day is sealed once, whoever is killed and however many run.
+//! it, in one version, and the row is marked as done. Whoever comes next finishes what was decided before anything
+//! else, so that a day is sealed once, whoever is killed and however many run.
 
 mod books;
 mod closed;

@@ -25,7 +25,7 @@ pub(super) const FIGURES: [Named; 9] = [
 /// The closing in some lines.
 pub fn text(outcome: &Outcome) -> String {
     let Outcome { closed, adjustments, .. } = outcome;
-    let mut text = format!("{}\n", headline(closed));
+    let mut text = format!("{} {} ({})\n", closed.job, closed.date, headline(closed));
     for table in &closed.tables {
         let rows = grouped(table.rows);
         let _ = writeln!(text, "  {}: {rows} rows in {} files, sha256 {}", table.table, table.files, table.sha256);
@@ -40,9 +40,9 @@ pub fn text(outcome: &Outcome) -> String {
     text.trim_end().to_owned()
 }
 
-/// What it is, in one line.
+/// Which closing it is.
 pub(super) fn headline(closed: &Closed) -> String {
-    let Closed { job, date, closing, zone, .. } = closed;
+    let Closed { closing, zone, .. } = closed;
     let hours = (closed.day_end - closed.day_start).num_hours();
     let by = match closed.complete_by {
         CompleteBy::Clock => "complete by the clock",
@@ -52,7 +52,7 @@ pub(super) fn headline(closed: &Closed) -> String {
         (Some(before), Some(why)) => format!(", in the place of closing {before}: {why}"),
         _ => String::new(),
     };
-    format!("{job} {date} ({zone}, {hours} hours), closing {closing}, {by}{again}")
+    format!("{hours} hours of {zone}, closing {closing}, {by}{again}")
 }
 
 /// Where the records of a topic went, in one line.

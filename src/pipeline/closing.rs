@@ -6,6 +6,7 @@ use super::day;
 use super::loader::Written;
 use super::query::Rules;
 use super::spec::{LandingSpec, OnViolation, QueryKind, QuerySpec, SinkFormat, SinkMode, SinkSpec};
+use super::suggest;
 use super::text::Place;
 use crate::contract::sql_type;
 
@@ -23,6 +24,8 @@ impl Rules<'_, '_, '_> {
         let mut told: Vec<(String, Found)> = Vec::new();
         let mut places: Vec<(Place, Found)> = Vec::new();
         let sink_of = |query: &QuerySpec| loader.sinks.iter().find(|sink| sink.name == query.name);
+        let landings: Vec<&str> =
+            loader.sinks.iter().filter(|sink| sink.landing.is_some()).map(|sink| sink.name.as_str()).collect();
         let is_closing = loader.draft.settings.close_zone.is_some();
         for sink in loader.sinks.iter().filter(|sink| !is_closing && (sink.landing.is_some() || sink.rows_of.is_some()))
         {
@@ -36,7 +39,7 @@ impl Rules<'_, '_, '_> {
                 QueryKind::Streaming => landing(sink, query),
                 QueryKind::Batch => {
                     let kept = loader.sinks.iter().find(|landing| Some(&landing.name) == sink.rows_of.as_ref());
-                    final_table(sink, kept)
+                    final_table(sink, kept, &landings)
                 }
             };
             told.extend(of_sink.into_iter().map(|found| (sink.name.clone(), found)));
@@ -100,7 +103,7 @@ fn landing(sink: &SinkSpec, query: &QuerySpec) -> Vec<Found> {
 }
 
 /// What is wrong with the table of a batch job; `kept` is the landing table that it names.
-fn final_table(sink: &SinkSpec, kept: Option<&SinkSpec>) -> Vec<Found> {
+fn final_table(sink: &SinkSpec, kept: Option<&SinkSpec>, landings: &[&str]) -> Vec<Found> {
     let mut all = Vec::new();
     let name = &sink.name;
     if sink.format == SinkFormat::Parquet {
@@ -123,7 +126,9 @@ fn final_table(sink: &SinkSpec, kept: Option<&SinkSpec>) -> Vec<Found> {
     let Some(of) = &sink.rows_of else { return all };
     let Some(landing) = kept.and_then(|kept| kept.landing.as_ref()) else {
         let message = format!("`{name}` keeps rows of `{of}`, which is no table that a topic's records land in");
-        all.push(found(message, "name a table with the options 'close.time' and 'close.key'"));
+        let near = suggest::closest(of, landings.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+        let remedy = near.unwrap_or_else(|| "name a table with the options 'close.time' and 'close.key'".into());
+        all.push(found(message, remedy));
         return all;
     };
     all.extend(origin(sink));
@@ -155,7 +160,11 @@ fn lacks(sink: &SinkSpec, column: &str, wanted: &str, is_it: impl Fn(&DataType) 
         }
         None => {
             let message = format!("`{name}` has no column `{column}`, which {who} wants");
-            Some(found(message, format!("declare it: {column} {wanted}").trim_end().to_owned()))
+            let remedy = match wanted {
+                "" => "declare it, or name another column".to_owned(),
+                wanted => format!("declare it: {column} {wanted}"),
+            };
+            Some(found(message, remedy))
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::delta;
 #[test]
 fn help_of_every_verb() {
     let mut all = finish(&mut flumen(&repository(), ["--help"])).exits(0).stdout;
-    for verb in ["demo", "check", "explain", "run", "status", "sql"] {
+    for verb in ["demo", "check", "explain", "run", "status", "sql", "close"] {
         all.push_str(&format!("\n=== {verb}\n"));
         all.push_str(&finish(&mut flumen(&repository(), [verb, "--help"])).exits(0).stdout);
     }

@@ -132,6 +132,11 @@ impl Error {
         self.alarm
     }
 
+    /// Whether what was decided can no longer be made good, and has to be decided anew.
+    pub fn is_overtaken(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is::<Overtaken>())
+    }
+
     /// Whether it is about memory that `flumen.memory_limit` does not give: less at once may fit.
     pub fn is_exhausted(&self) -> bool {
         self.source.as_ref().is_some_and(|source| source.is::<Exhausted>())
@@ -250,6 +255,18 @@ impl fmt::Display for Redefined {
 }
 
 impl StdError for Redefined {}
+
+/// What was decided can no longer be made good, as the cause of an error: it has to be decided anew.
+#[derive(Debug)]
+pub struct Overtaken;
+
+impl fmt::Display for Overtaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what was decided can no longer be made good")
+    }
+}
+
+impl StdError for Overtaken {}
 
 /// The error of somebody who asked for more memory than there is.
 fn exhausted(why: &str) -> Error {

@@ -16,7 +16,7 @@ use crate::close::{Closed, Job, Outcome, page, text};
 use crate::engine::{self, Deps};
 use crate::error::{Error, Result};
 use crate::observe::{Observer, Progress, grouped};
-use crate::pipeline::{Environment, Pipeline, units};
+use crate::pipeline::{BusinessDay, Environment, Pipeline, units};
 
 /// `flumen close FILE --date D`.
 #[derive(Debug, Args)]
@@ -55,6 +55,9 @@ struct Line<'a> {
     closed: &'a Closed,
     /// Rows that came too late for it.
     adjustments: u64,
+    /// What does not add up: then nothing was closed.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    differences: &'a [String],
     /// Of a dry run only.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
@@ -78,9 +81,11 @@ impl Observer for Aside {
 impl CloseVerb {
     pub(crate) async fn run(self, globals: &Globals) -> Result<()> {
         let mut environment = load::environment(&load::root(globals)?, &self.inputs);
-        if environment.params.insert("date".to_owned(), self.date.clone()).is_some() {
-            return Err(Error::invalid("--param date: the close gives it; say --date and leave it out"));
+        if let Some(name) = ["date", "day_start", "day_end"].iter().find(|name| environment.params.contains_key(**name))
+        {
+            return Err(Error::invalid(format!("--param {name}: the close gives it; say --date and leave it out")));
         }
+        environment.params.insert("date".to_owned(), self.date.clone());
         let pipeline = self.pipeline(&environment).await?;
         let day = pipeline.day.ok_or_else(|| self.without_zone())?;
         if self.why.as_ref().is_some_and(|why| why.trim().is_empty()) {
@@ -103,11 +108,27 @@ impl CloseVerb {
         };
         told(globals.output, &outcome, self.dry_run)?;
         if let Some(report) = report {
-            let failed = |e| Error::unavailable(format!("--report {}: {e}; the day is closed", report.display()));
+            let failed = |e| Error::unavailable(format!("--report {}: {e}", report.display()));
             std::fs::write(&report, page(&outcome)).map_err(failed)?;
         }
-        Ok(())
+        match refusal(&outcome) {
+            Some(text) => Err(Error::violated(text)),
+            None => Ok(()),
+        }
     }
+}
+
+/// What is told when a day does not add up.
+fn refusal(outcome: &Outcome) -> Option<String> {
+    let Outcome { closed, differences, .. } = outcome;
+    (!differences.is_empty()).then(|| {
+        format!(
+            "{} does not add up:\n  {}\nNothing was committed. Find out where the difference comes from; mend the data \
+             or the query, then close the day again",
+            closed.date,
+            differences.join("\n").replace('\n', "\n  ")
+        )
+    })
 }
 
 impl CloseVerb {
@@ -119,8 +140,14 @@ impl CloseVerb {
         let mut dateless = environment.clone();
         dateless.params.remove("date");
         match load::load(&dateless, &self.file).await? {
-            Ok(pipeline) if !pipeline.is_closing() => Err(self.without_zone()),
-            _ => load::pipeline(environment, &self.file).await,
+            Ok(pipeline) => match pipeline.settings.close_zone {
+                Some(zone) => match BusinessDay::new(&self.date, &zone) {
+                    Err(why) => Err(Error::invalid(format!("--date: {why}"))),
+                    Ok(_) => load::pipeline(environment, &self.file).await,
+                },
+                None => Err(self.without_zone()),
+            },
+            Err(faults) => Err(faults.into()),
         }
     }
 
@@ -135,8 +162,16 @@ impl CloseVerb {
 /// The closing on stdout, what is new on stderr.
 fn told(format: Format, outcome: &Outcome, dry_run: bool) -> Result<()> {
     match format {
-        Format::Json => print_json(&Line { closed: &outcome.closed, adjustments: outcome.adjustments, dry_run })?,
-        Format::Text => print_line(&text(outcome)),
+        Format::Json => {
+            let Outcome { closed, adjustments, differences, .. } = outcome;
+            print_json(&Line { closed, adjustments: *adjustments, differences, dry_run })?;
+        }
+        Format::Text if outcome.differences.is_empty() => print_line(&text(outcome)),
+        Format::Text => {}
+    }
+    let open: Vec<_> = outcome.open.iter().map(|(day, rows)| format!("{day} ({rows})")).collect();
+    if !open.is_empty() && !outcome.before {
+        print_told(&format!("earlier days have rows and are not closed: {}", open.join(", ")));
     }
     if dry_run {
         print_told("a dry run: nothing was committed");

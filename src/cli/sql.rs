@@ -9,9 +9,11 @@ use clap::Args;
 
 use super::output::{print_line, unless_gone};
 use super::{Format, Globals, Inputs, load, table};
+use crate::close;
 use crate::engine::{QuerySession, SessionParts, side_table};
 use crate::error::{Error, Result};
 use crate::observe::Silent;
+use crate::pipeline::{Pipeline, SinkSpec};
 
 /// Rows that the text form shows.
 const SHOWN: usize = 100;
@@ -41,8 +43,7 @@ impl Sql {
             pipeline.source(name).is_some() || pipeline.lookup(name).is_some() || pipeline.sink(name).is_some()
         };
         let others = tables.iter().filter(|name| !is_declared(name));
-        let sides: Vec<_> =
-            others.filter_map(|name| side_table(&pipeline, name)).map(|side| side.as_lookup()).collect();
+        let sides: Vec<_> = others.filter_map(|name| side_of(&pipeline, name)).map(|side| side.as_lookup()).collect();
         pipeline.lookups.extend(sides);
         let parts = SessionParts::everything(&pipeline).only(&tables);
         let session = QuerySession::new(&deps, &pipeline, parts).await?;
@@ -63,4 +64,9 @@ impl Sql {
         }
         Ok(())
     }
+}
+
+/// A table beside a sink, or beside the final tables of a close of books.
+fn side_of(pipeline: &Pipeline, name: &str) -> Option<SinkSpec> {
+    side_table(pipeline, name).or_else(|| close::side_table(pipeline, name))
 }

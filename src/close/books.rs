@@ -14,12 +14,13 @@ use serde_json::Map;
 use super::closed::Closed;
 use super::staged::date_value;
 use super::tally::arrow;
+use super::upkeep::keep_in_order;
 use crate::contract::{Contract, ContractColumn};
 use crate::engine::Deps;
 use crate::error::{Error, Result};
 use crate::lookup::Lookup;
 use crate::pipeline::SinkSpec;
-use crate::sink::{Created, DeltaSink, Litter, Maintainer, Owner, Round, SinkCommit, Swap, TableUpkeep};
+use crate::sink::{Created, DeltaSink, Litter, Owner, SinkCommit, Swap};
 
 /// The table's name.
 pub const TABLE: &str = "_closings";
@@ -58,12 +59,11 @@ enum Row<'a> {
 }
 
 impl Books {
-    /// The books of a job in the table at `location`.
+    /// The books of a job in a table.
     ///
     /// # Errors
     /// `Invalid` when there is another table; `Unavailable` when the store fails.
-    pub async fn open(deps: &Deps, job: &str, location: &str) -> Result<Self> {
-        let spec = SinkSpec::append(TABLE, location, contract());
+    pub async fn open(deps: &Deps, job: &str, spec: SinkSpec) -> Result<Self> {
         let owner = Owner::new(job, TABLE);
         let sink = DeltaSink::open(&spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
         Ok(Self { sink, deps: deps.clone(), job: job.to_owned() })
@@ -144,7 +144,8 @@ impl Books {
                 return Ok(());
             }
         }
-        self.keep_in_order().await;
+        // So that the books open as fast after years.
+        keep_in_order(&self.deps, &self.sink).await;
         Ok(())
     }
 
@@ -203,35 +204,16 @@ impl Books {
         ];
         RecordBatch::try_new(Arc::clone(self.sink.schema()), columns).map_err(arrow)
     }
-
-    /// A checkpoint now and then, so that the books open as fast after years.
-    async fn keep_in_order(&mut self) {
-        let spec = self.sink.spec().clone();
-        if !self.sink.is_upkeep_due(&spec.upkeep) {
-            return;
-        }
-        let upkeep = TableUpkeep::of_sink(&spec, self.sink.version().unwrap_or_default());
-        let (owner, deps) = (self.sink.owner().clone(), &self.deps);
-        let opened = Maintainer::open(upkeep, owner, &deps.storage, deps.clock.clone(), deps.memory.clone()).await;
-        let kept = match opened {
-            Ok(Some(mut maintainer)) => maintainer.round(Round::Due).await.map(|_| ()),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = kept {
-            tracing::warn!(%error, "upkeep of {TABLE} failed; the next closing takes it up");
-        }
-    }
 }
 
 const SEALED: &str = "sealed";
 const DONE: &str = "done";
 
-/// Where the books of a pipeline lie: beside its first final table.
-pub fn location(first: &SinkSpec) -> String {
-    let table = first.location.trim_end_matches('/');
-    let parent = table.rfind('/').map_or("", |at| &table[..=at]);
-    format!("{parent}{TABLE}")
+/// The books of a pipeline: beside its first final table.
+pub fn table(first: &SinkSpec) -> SinkSpec {
+    let location = first.location.trim_end_matches('/');
+    let parent = location.rfind('/').map_or("", |at| &location[..=at]);
+    SinkSpec::append(TABLE, &format!("{parent}{TABLE}"), contract())
 }
 
 /// `state` is `sealed` in the row that decides, `done` in the one that says that the final tables have it. `result` is

@@ -80,6 +80,8 @@ pub struct Reconciled {
     pub table: String,
     /// The table that the records land in.
     pub landing: String,
+    /// Where that lies.
+    pub location: String,
     /// The version of it that was read.
     pub version: u64,
     /// The topic.
@@ -125,6 +127,9 @@ pub struct Figures {
     /// What adds up, by column.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sums: BTreeMap<String, Sums>,
+    /// The rows outside, by their day. They have to be there when it is closed.
+    #[serde(default, rename = "outside_by_day", skip_serializing_if = "BTreeMap::is_empty")]
+    pub open: BTreeMap<String, Open>,
 }
 
 /// The sums of one column over the same rows.
@@ -152,10 +157,43 @@ pub struct Exact {
 }
 
 impl Exact {
-    /// Adds units of the same scale.
+    /// Adds a number.
     pub fn add(&mut self, more: Exact) {
-        self.units = self.units.saturating_add(more.units);
-        self.scale = more.scale;
+        let scale = self.scale.max(more.scale);
+        self.units = self.at(scale).saturating_add(more.at(scale));
+        self.scale = scale;
+    }
+
+    /// Whether they are the same number.
+    pub fn is_same(self, other: Exact) -> bool {
+        let scale = self.scale.max(other.scale);
+        self.at(scale) == other.at(scale)
+    }
+
+    /// In units of so many digits behind the point, at least as many as it has.
+    fn at(self, scale: i8) -> i128 {
+        let digits = u32::try_from(scale - self.scale).unwrap_or(0);
+        self.units.saturating_mul(10i128.saturating_pow(digits))
+    }
+}
+
+/// Rows of a day that is not closed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// How many.
+    pub rows: u64,
+    /// What they add up to, by column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sums: BTreeMap<String, Exact>,
+}
+
+impl Open {
+    /// Adds others.
+    pub fn add(&mut self, more: &Open) {
+        self.rows += more.rows;
+        for (column, sum) in &more.sums {
+            self.sums.entry(column.clone()).or_default().add(*sum);
+        }
     }
 }
 
@@ -206,6 +244,9 @@ impl Figures {
         self.outside += more.outside;
         self.kept += more.kept;
         self.duplicates += more.duplicates;
+        for (day, open) in &more.open {
+            self.open.entry(day.clone()).or_default().add(open);
+        }
         for (column, sums) in &more.sums {
             let own = self.sums.entry(column.clone()).or_default();
             own.landed.add(sums.landed);
@@ -217,27 +258,20 @@ impl Figures {
     }
 }
 
-impl Closed {
-    /// The offsets from which on a landing table was accounted for, partition by partition.
-    pub fn starts(&self, landing: &str) -> BTreeMap<i32, i64> {
-        self.of_partitions(landing, |figures| figures.from)
-    }
-
-    /// The offsets up to which a landing table was accounted for, partition by partition.
-    pub fn ends(&self, landing: &str) -> BTreeMap<i32, i64> {
-        self.of_partitions(landing, |figures| figures.to)
-    }
-
-    fn of_partitions(&self, landing: &str, get: impl Fn(&Figures) -> Option<i64>) -> BTreeMap<i32, i64> {
-        let of = self.reconciled.iter().find(|reconciled| reconciled.landing == landing);
-        let partitions = of.into_iter().flat_map(|reconciled| &reconciled.partitions);
-        partitions.filter_map(|(partition, figures)| Some((*partition, get(figures)?))).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_of_different_scales_are_added() {
+        let mut sum = Exact { units: 1050, scale: 2 };
+        sum.add(Exact::default());
+        assert_eq!(sum.to_string(), "10.50");
+        let mut sum = Exact { units: 2, scale: 0 };
+        sum.add(Exact { units: 5, scale: 1 });
+        assert_eq!(sum.to_string(), "2.5");
+        assert!(Exact { units: 20, scale: 1 }.is_same(Exact { units: 2, scale: 0 }));
+    }
 
     #[test]
     fn sums_are_written_and_read_without_loss() {

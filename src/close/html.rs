@@ -18,6 +18,7 @@ th,td{padding:.25rem .6rem;border-bottom:1px solid #8884;text-align:right;white-
 th:first-child,td:first-child,th.text,td:has(code),td.text{text-align:left}\
 thead th{border-bottom:2px solid #8888;font-weight:600;white-space:normal;vertical-align:bottom}\
 tr.total td{border-top:2px solid #8888;font-weight:600}\
+pre{white-space:pre-wrap;font:13px ui-monospace,monospace}\
 code{font:13px ui-monospace,monospace;overflow-wrap:anywhere;white-space:normal}\
 .late{border-left:4px solid #c60;padding:.3rem .8rem}\
 @page{size:A4 landscape;margin:1.5cm}\
@@ -55,6 +56,15 @@ pub fn page(outcome: &Outcome) -> String {
 }
 
 fn late(page: &mut String, outcome: &Outcome) {
+    if !outcome.differences.is_empty() {
+        page.push_str("<p class=\"late\"><strong>It does not add up, and was not closed:</strong></p>\n<pre>");
+        page.push_str(&escaped(&outcome.differences.join("\n")));
+        page.push_str("</pre>\n");
+    }
+    for (day, rows) in &outcome.open {
+        let rows = grouped(*rows);
+        let _ = writeln!(page, "<p class=\"late\">{} is not closed and has {rows} rows.</p>", escaped(day));
+    }
     if outcome.adjustments > 0 {
         let rows = grouped(outcome.adjustments);
         let _ = writeln!(

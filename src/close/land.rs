@@ -12,13 +12,16 @@ use crate::clock::Stopwatch;
 use crate::engine::{self, Deps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{QuerySpec, SinkSpec, SourceSpec};
-use crate::sink::{DeltaSink, Owner};
+use crate::sink::{DeltaSink, Owner, topic_hash};
 use crate::source::{Log, TopicIdentity};
+use crate::storage;
 
 /// How often it is looked how far a stream of another process is.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// What another process's stream has to show itself at least, and at most.
-const SHOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// What another process's stream has to show itself, besides twice its trigger.
+const SHOW: Duration = Duration::from_secs(1);
+/// A wait of more than that is told.
+const TOLD_OF: Duration = Duration::from_secs(5);
 /// How often another instance may be in the way of our own stream.
 const TRIES: u32 = 10;
 
@@ -38,6 +41,8 @@ pub struct Landing<'a> {
 pub struct Landed {
     /// The table's name.
     pub table: String,
+    /// Where it lies.
+    pub place: String,
     /// The version that is read.
     pub version: u64,
     /// The topic.
@@ -46,6 +51,13 @@ pub struct Landed {
     pub ends: BTreeMap<i32, i64>,
     /// Records that are not in it yet: of a dry run only.
     pub behind: u64,
+}
+
+impl Landed {
+    /// Where it lies, without secrets.
+    pub fn location(&self) -> String {
+        storage::shown(&self.place)
+    }
 }
 
 impl Job {
@@ -112,11 +124,21 @@ impl Job {
             let sink = self.open_landing(landing).await?;
             let ends = sink.positions(&landing.source.topic);
             let behind = asked.behind(&ends);
-            if let (Some(version), true) = (sink.version(), behind == 0 || self.dry_run) {
+            // What a stream refuses is refused: another topic of the name, or one that was cut off.
+            let is_it = asked.is_it(&sink, &ends);
+            if self.dry_run && sink.exists() && !is_it {
+                return Err(Error::invalid(format!(
+                    "topic {} is not the one that table `{}` was filled from, or it was cut off: `flumen run` says more",
+                    landing.source.topic,
+                    sink.location()
+                )));
+            }
+            if let (Some(version), true) = (sink.version(), is_it && (behind == 0 || self.dry_run)) {
                 engine::settle(&self.deps, &self.pipeline, landing.query).await?;
                 let table = landing.sink.name.clone();
                 let identity = asked.identity.clone();
-                return Ok(Landed { table, version, identity, ends, behind });
+                let place = landing.sink.location.clone();
+                return Ok(Landed { table, place, version, identity, ends, behind });
             }
             if self.dry_run {
                 return Err(Error::unavailable(format!(
@@ -125,7 +147,7 @@ impl Job {
                     self.pipeline.file.display()
                 )));
             }
-            if !ends.is_empty() && self.another_lands(landing, &sink).await? {
+            if is_it && !ends.is_empty() && self.another_lands(landing, &sink).await? {
                 continue;
             }
             let queries = std::slice::from_ref(landing.query);
@@ -157,7 +179,14 @@ impl Job {
 
     /// Whether a stream of another process goes on while it is watched: then our own would end it.
     async fn another_lands(&self, landing: &Landing<'_>, sink: &DeltaSink) -> Result<bool> {
-        let window = (self.pipeline.settings.trigger * 2 + SHOW.0).clamp(SHOW.0, SHOW.1);
+        // Only a stream that goes on says how often it commits.
+        let last = sink.last_commit().await?.and_then(|last| last.flumen.get("trigger_ms")?.as_u64());
+        let trigger = Duration::from_millis(last.unwrap_or(0));
+        let window = (trigger * 2 + SHOW).min(self.pipeline.settings.broker_timeout.max(SHOW));
+        if window > TOLD_OF {
+            let seconds = window.as_secs();
+            self.deps.observer.note(&format!("a stream may fill {}: it has {seconds} s to get on", landing.sink.name));
+        }
         let watch = Stopwatch::start();
         while watch.elapsed() < window && !self.stop.requested() {
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -195,6 +224,14 @@ impl Asked {
             (first >= *end).then(|| format!("topic {topic} partition {partition} ends at offset {end}"))
         };
         Ok(self.bounds.iter().filter_map(lacks).collect())
+    }
+
+    /// Whether the table was filled from this topic, and from no more of it than there is.
+    fn is_it(&self, sink: &DeltaSink, landed: &BTreeMap<i32, i64>) -> bool {
+        let id = &self.identity;
+        let then = sink.txn(&sink.owner().topic(&id.topic));
+        let is_same = then.is_none_or(|then| then == topic_hash(&id.cluster_id, &id.topic_id));
+        is_same && self.bounds.iter().all(|(partition, (_, high))| landed.get(partition).is_none_or(|end| end <= high))
     }
 
     /// How many offsets are not landed.

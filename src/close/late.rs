@@ -11,9 +11,11 @@ use datafusion::logical_expr::{Expr, cast as cast_expr, ident, lit};
 use futures::StreamExt as _;
 
 use super::Job;
+use super::accounts::is_same;
 use super::closed::Closed;
 use super::reconcile::Ground;
 use super::tally::arrow;
+use super::upkeep::keep_in_order;
 use crate::contract::{Contract, ContractColumn};
 use crate::error::{Error, Result};
 use crate::fault_point;
@@ -35,20 +37,24 @@ struct Sealed<'a> {
     ends: BTreeMap<i32, i64>,
     /// The version that it read.
     version: i64,
+    /// Whether its late rows were looked for before. Another closing may have looked while this one was not sealed yet.
+    is_known: bool,
 }
 
 /// What is looked at.
 struct Due<'a> {
     sealed: Vec<Sealed<'a>>,
-    /// The first offset that nobody looked at.
+    /// The first offset that nobody looked at, for days that are known.
     start: BTreeMap<i32, i64>,
-    /// Records that a retry brought since, with its version.
+    /// The version up to which retried records were looked at, for days that are known.
+    since: i64,
+    /// Records that a retry brought, with its version.
     retried: BTreeMap<(i32, i64), i64>,
     time: &'a str,
 }
 
 /// The table of late rows of a final table.
-fn table(sink: &SinkSpec, landing: &SinkSpec) -> SinkSpec {
+pub fn table(sink: &SinkSpec, landing: &SinkSpec) -> SinkSpec {
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let own = [("_date", DataType::Date32), ("_closing", DataType::Int64), ("_found_at", time)];
     let own = own.map(|(name, data_type)| ContractColumn { name: name.into(), data_type, nullable: true });
@@ -88,6 +94,7 @@ impl Job {
             };
             if written {
                 litter.keep();
+                keep_in_order(&self.deps, &table).await;
                 return Ok(found);
             }
             litter.remove().await;
@@ -123,30 +130,36 @@ impl Job {
         closed: &[Closed],
         litter: &Litter,
     ) -> Result<Option<(SinkCommit, BTreeMap<String, u64>)>> {
-        let topic = &ground.landed.identity.topic;
+        let (topic, id) = (&ground.landed.identity.topic, &ground.landed.identity.topic_id);
         let owner = table.owner();
         let ends = &ground.landed.ends;
-        let sealed = sealed_days(ground, closed);
-        let Some(first) = sealed.iter().map(|day| day.version).min() else { return Ok(None) };
-        let position = |partition: &i32| {
-            let earliest = || sealed.iter().filter_map(|day| day.ends.get(partition)).min().copied().unwrap_or(0);
-            table.txn(&owner.late(topic, *partition)).unwrap_or_else(earliest)
-        };
+        let mut sealed = sealed_days(ground, &owner.query, closed);
+        if sealed.is_empty() {
+            return Ok(None);
+        }
+        for day in &mut sealed {
+            day.is_known = table.txn(&owner.late_of(&day.closed.date)) == Some(day.closed.closing);
+        }
+        let position = |partition: &i32| table.txn(&owner.late(topic, id, *partition)).unwrap_or(0);
         let start: BTreeMap<i32, i64> = ends.keys().map(|partition| (*partition, position(partition))).collect();
-        let since = table.txn(&owner.late_version()).unwrap_or(first);
+        let since = table.txn(&owner.late_version()).unwrap_or(0);
         let version = ground.landed.version as i64;
-        if table.exists() && start.iter().all(|(partition, start)| start >= &ends[partition]) && since >= version {
+        let is_new = sealed.iter().any(|day| !day.is_known);
+        if !is_new && start.iter().all(|(partition, start)| start >= &ends[partition]) && since >= version {
             return Ok(None);
         }
         let letters = self.letters(ground).await?.into_iter();
         let retried = letters.filter_map(|(partition, offset, retried)| Some(((partition, offset), retried?)));
-        let retried = retried.filter(|(_, at)| (since + 1..=version).contains(at)).collect();
-        let due = Due { sealed, start, retried, time: &ground.spec.time };
+        let oldest = sealed.iter().map(|day| if day.is_known { since } else { day.version }).min().unwrap_or(0);
+        let retried = retried.filter(|(_, at)| *at > oldest && *at <= version).collect();
+        let mut txns: Vec<_> = ends.iter().map(|(partition, end)| (owner.late(topic, id, *partition), *end)).collect();
+        txns.push((owner.late_version(), version));
+        let new = sealed.iter().filter(|day| !day.is_known);
+        txns.extend(new.map(|day| (owner.late_of(&day.closed.date), day.closed.closing)));
+        let due = Due { sealed, start, since, retried, time: &ground.spec.time };
         let mut writer = table.writer(&self.deps.memory).noting(litter);
         let found = self.write_late(table, ground, &due, &mut writer).await?;
         let adds = writer.close().await?;
-        let mut txns: Vec<_> = ends.iter().map(|(partition, end)| (owner.late(topic, *partition), *end)).collect();
-        txns.push((owner.late_version(), version));
         let commit = SinkCommit { adds, txns, attempt: self.deps.clock.new_id(), info: owner.info() };
         Ok(Some((commit, found)))
     }
@@ -168,8 +181,7 @@ impl Job {
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             let days = due.days(&batch)?;
-            for (date, index) in days.iter().flatten().map(|day| (&due.sealed[*day].closed.date, day)) {
-                debug_assert!(*index < due.sealed.len(), "a day that is sealed");
+            for date in days.iter().flatten().map(|day| &due.sealed[*day].closed.date) {
                 *found.entry(date.clone()).or_default() += 1;
             }
             let mask: BooleanArray = days.iter().map(|day| Some(day.is_some())).collect();
@@ -186,15 +198,18 @@ impl Job {
     }
 }
 
-/// The days that are sealed, by their time.
-fn sealed_days<'a>(ground: &Ground<'_>, closed: &'a [Closed]) -> Vec<Sealed<'a>> {
+/// The days of a final table that are sealed, by their time.
+fn sealed_days<'a>(ground: &Ground<'_>, table: &str, closed: &'a [Closed]) -> Vec<Sealed<'a>> {
+    let landed = ground.landed;
     let of = |closed: &'a Closed| {
-        let own = closed.reconciled.iter().find(|own| own.landing == ground.landed.table)?;
-        let date = super::staged::date_value(&closed.date).ok()?;
-        let ScalarValue::Date32(Some(date)) = date else { return None };
+        let own = closed.reconciled.iter().find(|own| own.table == table)?;
+        let ScalarValue::Date32(Some(date)) = super::staged::date_value(&closed.date).ok()? else { return None };
         let micros = (closed.day_start.timestamp_micros(), closed.day_end.timestamp_micros());
-        let ends = closed.ends(&ground.landed.table);
-        Some(Sealed { closed, date, micros, ends, version: own.version as i64 })
+        // Of another topic it has accounted for nothing; of another landing table it has read no version.
+        let partitions = own.partitions.iter().filter(|_| is_same(own, &landed.identity));
+        let ends = partitions.filter_map(|(partition, figures)| Some((*partition, figures.to?))).collect();
+        let version = if own.location == landed.location() { own.version as i64 } else { i64::MAX };
+        Some(Sealed { closed, date, micros, ends, version, is_known: false })
     };
     let mut days: Vec<_> = closed.iter().filter_map(of).collect();
     days.sort_by_key(|day| day.micros);
@@ -202,6 +217,12 @@ fn sealed_days<'a>(ground: &Ground<'_>, closed: &'a [Closed]) -> Vec<Sealed<'a>>
 }
 
 impl Due<'_> {
+    /// The first offset of a partition at which a row is late for a day and not known.
+    fn start_of(&self, day: &Sealed<'_>, partition: i32) -> i64 {
+        let of = |offsets: &BTreeMap<i32, i64>| offsets.get(&partition).copied().unwrap_or(0);
+        if day.is_known { of(&self.start).max(of(&day.ends)) } else { of(&day.ends) }
+    }
+
     /// What is not read needlessly: rows of sealed days that nobody looked at.
     fn filter(&self) -> Expr {
         let micros = |time: i64| lit(ScalarValue::TimestampMicrosecond(Some(time), Some("UTC".into())));
@@ -211,7 +232,9 @@ impl Due<'_> {
         if self.retried.len() > ASKED_FOR {
             return of_days;
         }
-        let new = ident("_offset").gt_eq(lit(self.start.values().min().copied().unwrap_or(0)));
+        let starts =
+            self.sealed.iter().flat_map(|day| self.start.keys().map(|partition| self.start_of(day, *partition)));
+        let new = ident("_offset").gt_eq(lit(starts.min().unwrap_or(0)));
         let offsets: BTreeSet<i64> = self.retried.keys().map(|(_, offset)| *offset).collect();
         let brought = ident("_offset").in_list(offsets.into_iter().map(lit).collect(), false);
         of_days.and(if self.retried.is_empty() { new } else { new.or(brought) })
@@ -233,9 +256,9 @@ impl Due<'_> {
             let at = self.sealed.partition_point(|day| day.micros.0 <= time).checked_sub(1)?;
             let day = &self.sealed[at];
             let is_of_day = time < day.micros.1;
-            let is_new = origin.1 >= self.start.get(&origin.0).copied().unwrap_or(0)
-                && origin.1 >= day.ends.get(&origin.0).copied().unwrap_or(0);
-            let is_brought = self.retried.get(&origin).is_some_and(|version| *version > day.version);
+            let is_new = origin.1 >= self.start_of(day, origin.0);
+            let looked_at = if day.is_known { self.since.max(day.version) } else { day.version };
+            let is_brought = self.retried.get(&origin).is_some_and(|version| *version > looked_at);
             (is_of_day && (is_new || is_brought)).then_some(at)
         };
         Ok((0..batch.num_rows()).map(late).collect())

@@ -7,6 +7,7 @@
 //! it, in one version, and the row is marked as done. Whoever comes next finishes what was decided before anything
 //! else, so that a day is sealed once, whoever is killed and however many run.
 
+mod accounts;
 mod books;
 mod closed;
 mod html;
@@ -19,6 +20,7 @@ mod report;
 mod seal;
 mod staged;
 mod tally;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,11 +28,11 @@ use std::time::Duration;
 
 use self::books::{Books, Closing};
 use self::land::{Asked, Landed, Landing};
-use self::prepare::{Prepared, discard};
+use self::prepare::discard;
 use self::reconcile::Ground;
 use self::seal::Sealed;
 use crate::engine::{Deps, Stop};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::pipeline::{BusinessDay, Pipeline, QueryKind, QuerySpec, SinkSpec};
 
 pub use self::closed::{Closed, CompleteBy, Exact, Figures, FinalTable, Reconciled, Sums};
@@ -39,6 +41,23 @@ pub use self::report::text;
 
 /// How long a broker is waited for when a day is closed already: its late records can wait.
 const HURRY: Duration = Duration::from_secs(10);
+
+/// How often another date may be closed meanwhile.
+const TRIES: u32 = 10;
+
+/// The tables beside the final ones that somebody means by `_closings` or `<final table>_adjustments`, under that name.
+pub fn side_table(pipeline: &Pipeline, name: &str) -> Option<SinkSpec> {
+    if !pipeline.is_closing() {
+        return None;
+    }
+    if name == books::TABLE {
+        let first = pipeline.queries.iter().find(|query| query.kind == QueryKind::Batch)?;
+        return Some(books::table(pipeline.sink(&first.name)?));
+    }
+    let sink = pipeline.sink(name.strip_suffix("_adjustments")?)?;
+    let landing = pipeline.sink(sink.rows_of.as_ref()?)?;
+    Some(SinkSpec { name: name.to_owned(), ..late::table(sink, landing) })
+}
 
 /// What is to be closed.
 #[derive(Clone)]
@@ -72,6 +91,23 @@ pub struct Outcome {
     pub late: BTreeMap<String, u64>,
     /// Records that a dry run has not seen, as they are not landed.
     pub behind: u64,
+    /// Earlier days that are not closed and of which the closing has seen rows, with how many.
+    pub open: BTreeMap<String, u64>,
+    /// What does not add up, and which checks are broken: then nothing was closed.
+    pub differences: Vec<String>,
+}
+
+impl Outcome {
+    fn new(closed: Closed, known: &Known) -> Self {
+        let mut open = BTreeMap::new();
+        for (day, rows) in closed.reconciled.iter().flat_map(|own| &own.total.open) {
+            if *day < closed.date && !known.contains_key(day) {
+                *open.entry(day.clone()).or_default() += rows.rows;
+            }
+        }
+        let (late, differences) = (BTreeMap::new(), Vec::new());
+        Self { closed, before: false, adjustments: 0, late, behind: 0, open, differences }
+    }
 }
 
 /// The closings of the job, by date.
@@ -81,12 +117,14 @@ impl Job {
     /// Closes the day, or says how it was closed.
     ///
     /// # Errors
-    /// `Unavailable` when the day is not complete or a store or broker fails, `Violated` when figures differ or a check
-    /// is broken: nothing is committed then. `Invalid` when the file closes nothing.
+    /// `Unavailable` when the day is not complete or a store or broker fails, `Violated` when a row breaks a contract:
+    /// nothing is committed then. `Invalid` when the file closes nothing. Figures that differ and checks that are
+    /// broken are no error: [`Outcome::differences`] has them.
     pub async fn close(&self) -> Result<Outcome> {
         let finals = self.finals()?;
-        let mut books = Books::open(&self.deps, &self.pipeline.name, &books::location(finals[0].0)).await?;
+        let mut books = Books::open(&self.deps, &self.pipeline.name, books::table(finals[0].0)).await?;
         let known = books.read().await?;
+        self.refuse_overlap(&known)?;
         let known = self.finish_others(&mut books, known).await?;
         let date = self.day.date.to_string();
         match (known.get(&date), &self.reopen) {
@@ -107,24 +145,62 @@ impl Job {
             }
             complete => complete?,
         };
-        let landed = self.land_all(&landings, &asked).await?;
-        let grounds = self.grounds(&landings, &landed, &known).await?;
-        let prepared = self.prepare(&finals, &grounds, &known, complete_by).await?;
-        if self.dry_run {
-            discard(&prepared.staged).await;
-            let behind = landed.iter().map(|landed| landed.behind).sum();
-            let Prepared { closed, .. } = prepared;
-            return Ok(Outcome { closed, before: false, adjustments: 0, late: BTreeMap::new(), behind });
+        let pinned = self.pinned().await?;
+        let mut known = known;
+        for _ in 0..TRIES {
+            // After the books were read: nothing that others have accounted for is missing then.
+            let landed = self.land_all(&landings, &asked).await?;
+            let grounds = self.grounds(&landings, &landed, &known).await?;
+            let prepared = pinned.prepare(&finals, &grounds, &known, complete_by).await?;
+            if self.dry_run || !prepared.differences.is_empty() {
+                discard(&prepared.staged).await;
+                let behind = landed.iter().map(|landed| landed.behind).sum();
+                return Ok(Outcome {
+                    behind,
+                    differences: prepared.differences,
+                    ..Outcome::new(prepared.closed, &known)
+                });
+            }
+            let (closing, before) = match self.seal(&mut books, prepared).await? {
+                Sealed::Ours(closing) => (closing, false),
+                Sealed::Theirs(closing) if self.reopen.is_some() => {
+                    return Err(Error::unavailable(format!(
+                        "{date} was closed anew by somebody else meanwhile (closing {}): look at that one, and say it \
+                         again where it is not enough",
+                        closing.closed.closing
+                    )));
+                }
+                Sealed::Theirs(closing) => (closing, true),
+                Sealed::Nobody => {
+                    self.deps.observer.note("another date was closed meanwhile: the figures are made again after it");
+                    known = books.read().await?;
+                    continue;
+                }
+            };
+            self.finish(&mut books, &closing).await?;
+            let known = books.read().await?;
+            let late = self.late(&grounds, &known).await?;
+            let adjustments = self.known_late(&closing.closed).await?;
+            return Ok(Outcome { before, adjustments, late, ..Outcome::new(closing.closed, &known) });
         }
-        let (closing, before) = match self.seal(&mut books, prepared).await? {
-            Sealed::Ours(closing) => (closing, false),
-            Sealed::Theirs(closing) => (closing, true),
-        };
-        self.finish(&mut books, &closing).await?;
-        let known = books.read().await?;
-        let late = self.late(&grounds, &known).await?;
-        let adjustments = self.known_late(&closing.closed).await?;
-        Ok(Outcome { closed: closing.closed, before, adjustments, late, behind: 0 })
+        Err(Error::unavailable("other dates are closed all the time; run it again"))
+    }
+
+    /// Refuses a day that shares hours with another one that is closed: its rows would be in both.
+    fn refuse_overlap(&self, known: &Known) -> Result<()> {
+        for Closed { date, zone, day_start, day_end, .. } in known.values().map(|closing| &closing.closed) {
+            let is_same = *date == self.day.date.to_string();
+            let overlaps = *day_start < self.day.end && self.day.start < *day_end;
+            if (is_same && (*day_start, *day_end) != (self.day.start, self.day.end)) || (!is_same && overlaps) {
+                return Err(Error::invalid(format!(
+                    "{} shares hours with {date}, which was closed as a day of {zone}: rows would be in both. A \
+                     pipeline keeps its close_zone; with another one give it another name (SET flumen.pipeline) and \
+                     other final tables",
+                    self.day.date
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The final tables of the file with the jobs that fill them, in its order.
@@ -142,6 +218,7 @@ impl Job {
 
     /// What was decided and is not made good yet is made good first.
     async fn finish_others(&self, books: &mut Books, known: Known) -> Result<Known> {
+        let own = self.day.date.to_string();
         let left: Vec<_> = known.values().filter(|closing| !closing.is_done).collect();
         if left.is_empty() {
             return Ok(known);
@@ -154,9 +231,12 @@ impl Job {
             }
             self.deps.observer.note(&format!("the closing of {date} was under way: it is finished first"));
             match self.finish(books, closing).await {
-                // It is closed anew in any case, whatever is in its way.
-                Err(error) if self.reopen.is_some() && *date == self.day.date.to_string() => {
+                // It is closed anew in any case.
+                Err(error) if error.is_overtaken() && self.reopen.is_some() && *date == own => {
                     self.deps.observer.note(&format!("closing {} is given up: {error}", closing.closed.closing));
+                }
+                Err(error) if self.reopen.is_none() && known.get(&own).is_some_and(|closing| closing.is_done) => {
+                    self.deps.observer.note(&format!("the closing of {date} is not finished: {error}"));
                 }
                 finished => finished?,
             }
@@ -170,22 +250,23 @@ impl Job {
         if !self.dry_run {
             let hurried = Job { deps: land::hurried(&self.deps, HURRY), ..self.clone() };
             let landings = hurried.landings();
-            match hurried.look_again(&landings).await {
-                Ok(landed) => late = hurried.late(&hurried.bare_grounds(&landings, &landed).await?, known).await?,
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    self.deps.observer.note(&format!("late records were not looked for: {}", error.message()));
+            match hurried.look_again(&landings, known).await {
+                Ok(found) => late = found,
+                // The day is closed, whatever is wrong with what came after it.
+                Err(error) => {
+                    self.deps.observer.note(&format!("late records were not looked for: {}", error.message()))
                 }
-                Err(error) => return Err(error),
             }
         }
         let adjustments = self.known_late(closed).await?;
-        Ok(Outcome { closed: closed.clone(), before: true, adjustments, late, behind: 0 })
+        Ok(Outcome { before: true, adjustments, late, ..Outcome::new(closed.clone(), known) })
     }
 
-    /// The landing tables, brought up to where their topics are now.
-    async fn look_again(&self, landings: &[Landing<'_>]) -> Result<Vec<Landed>> {
+    /// Late rows, once the landing tables are where their topics are now.
+    async fn look_again(&self, landings: &[Landing<'_>], known: &Known) -> Result<BTreeMap<String, u64>> {
         let asked = self.ask(landings).await?;
-        self.land_all(landings, &asked).await
+        let landed = self.land_all(landings, &asked).await?;
+        self.late(&self.bare_grounds(landings, &landed).await?, known).await
     }
 
     async fn land_all(&self, landings: &[Landing<'_>], asked: &[Asked]) -> Result<Vec<Landed>> {

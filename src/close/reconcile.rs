@@ -9,17 +9,20 @@ use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{ScalarValue, cast::as_int32_array, cast::as_int64_array};
 use datafusion::dataframe::DataFrame;
+use datafusion::functions_aggregate::expr_fn::min;
 use datafusion::logical_expr::{ColumnarValue, Expr, Volatility, create_udf, ident, lit};
 use datafusion::prelude::SessionContext;
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
 use super::Job;
+use super::accounts::{Accounts, forward_differs};
 use super::closed::{Exact, Figures, Reconciled};
 use super::keys::Keys;
 use super::land::{Landed, Landing};
-use super::tally::{Kept, Offsets, Scope, Tally, drain, holds, named};
+use super::tally::{Counted, Kept, Offsets, Scope, Tally, drain, holds, named};
 use crate::engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lookup::Lookup;
 use crate::observe::grouped;
 use crate::pipeline::{BusinessDay, LandingSpec, SinkSpec};
@@ -39,6 +42,8 @@ pub struct Ground<'a> {
     pub from: BTreeMap<i32, i64>,
     /// What the log says was read from there on.
     pub read: BTreeMap<i32, Read>,
+    /// What earlier closings have accounted for.
+    pub accounts: Option<Accounts>,
 }
 
 /// Records of a partition that were read, as the commits say.
@@ -51,49 +56,65 @@ pub struct Read {
 }
 
 impl Job {
-    /// Finds out what a closing has to account for: `ends` is how far earlier ones did, `since` the version that the
-    /// last of them read.
-    pub(super) async fn find_ranges(
-        &self,
-        ground: &mut Ground<'_>,
-        ends: &BTreeMap<i32, i64>,
-        since: Option<u64>,
-    ) -> Result<()> {
+    /// Finds out what a closing has to account for, after what others did.
+    pub(super) async fn find_ranges(&self, ground: &mut Ground<'_>, accounts: Accounts) -> Result<()> {
         let (landing, landed) = (ground.landing, ground.landed);
         let history = History::open(&landing.sink.location, &self.deps.storage)?;
         let mut ranges: BTreeMap<i32, Vec<Range>> = BTreeMap::new();
-        let first = since.map_or(0, |version| version + 1);
+        let first = accounts.version(&landed.location()).map_or(0, |version| version + 1);
+        let mut ids = BTreeSet::new();
         history
             .infos(first..=landed.version, |info| {
                 let own = |key: &str, value: &str| info.get(key).and_then(Value::as_str) == Some(value);
                 let is_stream = info.contains_key("batch");
                 if is_stream && own("pipeline", &self.pipeline.name) && own("query", &landing.query.name) {
-                    for (partition, range) in ranges_of(info, &landed.identity.topic) {
+                    for (partition, id, range) in ranges_of(info, &landed.identity.topic) {
                         ranges.entry(partition).or_default().push(range);
+                        ids.insert(id);
                     }
                 }
             })
             .await?;
+        if let Some(other) = ids.iter().find(|id| **id != landed.identity.topic_id) {
+            return Err(Error::invalid(format!(
+                "table `{}` has records of two topics {}: one was deleted and made again (topic ids {other} and {}), \
+                 and their offsets cannot be told apart. Let the new topic land in another table",
+                landed.table, landed.identity.topic, landed.identity.topic_id
+            )));
+        }
+        // The log no longer says where the table began: its rows do.
+        let is_cut = first == 0 && history.oldest().await? > 0;
+        let firsts = if is_cut { self.first_offsets(ground).await? } else { BTreeMap::new() };
         for (partition, end) in &landed.ends {
             let ranges = ranges.remove(partition).unwrap_or_default();
             let oldest = ranges.iter().map(|range| range.from).min().unwrap_or(*end);
-            let start = ends.get(partition).copied().unwrap_or(oldest).min(*end);
+            let oldest = firsts.get(partition).copied().map_or(oldest, |first| first.min(oldest));
+            let start = accounts.from(*partition).unwrap_or(oldest).min(*end);
             let mut counted = Read { unsaid: (end - start).max(0) as u64, ..Read::default() };
             for range in ranges.iter().filter(|range| range.from >= start && range.to <= *end) {
-                let offsets = (range.to - range.from).max(0) as u64;
-                counted.records += range.records.unwrap_or(offsets);
+                let Some(records) = range.records else { continue };
+                counted.records += records;
                 counted.null += range.null;
-                if range.records.is_some() {
-                    counted.unsaid = counted.unsaid.saturating_sub(offsets);
-                }
+                counted.unsaid = counted.unsaid.saturating_sub((range.to - range.from).max(0) as u64);
             }
-            if counted.unsaid > 0 {
-                counted.records = (end - start).max(0) as u64;
-            }
+            counted.records += counted.unsaid;
             ground.from.insert(*partition, start);
             ground.read.insert(*partition, counted);
         }
+        ground.accounts = Some(accounts);
         Ok(())
+    }
+
+    /// The first offset of each partition that a landing table has.
+    async fn first_offsets(&self, ground: &Ground<'_>) -> Result<BTreeMap<i32, i64>> {
+        let rows = self.context()?.read_table(Arc::clone(&ground.rows))?;
+        let firsts = rows.aggregate(vec![ident("_partition")], vec![min(ident("_offset"))])?.collect().await?;
+        let mut all = BTreeMap::new();
+        for batch in firsts {
+            let (partitions, offsets) = (as_int32_array(batch.column(0))?, as_int64_array(batch.column(1))?);
+            all.extend(partitions.iter().zip(offsets).filter_map(|(partition, first)| Some((partition?, first?))));
+        }
+        Ok(all)
     }
 
     /// The figures of a final table that keeps rows of `ground`, and what does not add up.
@@ -104,14 +125,31 @@ impl Job {
         kept: Kept,
     ) -> Result<(Reconciled, Vec<String>)> {
         let Kept { offsets, partitions: kept } = kept;
+        let letters = self.letters(ground).await?;
+        let accounts = ground.accounts.as_ref();
+        let vouched = |accounts: &Accounts| ground.from.keys().map(|p| (*p, accounts.vouched(*p))).collect();
         let scope = Arc::new(Scope {
             day: self.day,
             from: ground.from.clone(),
             kept: Arc::new(offsets),
             sums: ground.spec.sums.clone(),
+            zone: self.pipeline.settings.close_zone.clone().unwrap_or(TimeZone::UTC),
+            vouched: accounts.map(vouched).unwrap_or_default(),
+            late: accounts.map(|accounts| accounts.came_later(&letters)).unwrap_or_default(),
         });
-        let (mut figures, kept_once) = self.tally(ground, &scope).await?;
-        let beside = self.beside(ground).await?;
+        let (mut counted, kept_once) = self.tally(ground, &scope).await?;
+        let beside = self.beside(ground, &letters).await?;
+        let mut differences = Vec::new();
+        let name =
+            |partition: &i32| format!("{}, topic {}, partition {partition}", sink.name, ground.landed.identity.topic);
+        for (partition, from) in &ground.from {
+            let (_, seen) = counted.entry(*partition).or_default();
+            let expected = accounts.map(|accounts| accounts.expected(*partition, *from)).unwrap_or_default();
+            differences.extend(
+                forward_differs(&expected, seen).into_iter().map(|what| format!("{}: {what}", name(partition))),
+            );
+        }
+        let mut figures: BTreeMap<i32, Figures> = counted.into_iter().map(|(p, (figures, _))| (p, figures)).collect();
         let mut by_offsets = false;
         for (partition, read) in &ground.read {
             let own = figures.entry(*partition).or_default();
@@ -120,10 +158,8 @@ impl Job {
             (own.records, own.null) = (read.records, read.null);
             by_offsets |= read.unsaid > 0;
             (own.dead, own.quarantined) = beside.get(partition).copied().unwrap_or_default();
+            zero_sums(own, ground);
         }
-        let mut differences = Vec::new();
-        let name =
-            |partition: &i32| format!("{}, topic {}, partition {partition}", sink.name, ground.landed.identity.topic);
         for (partition, own) in &figures {
             let told = |what: String| format!("{}: {what}", name(partition));
             differences.extend(landing_differs(own).map(told));
@@ -141,6 +177,7 @@ impl Job {
         let reconciled = Reconciled {
             table: sink.name.clone(),
             landing: ground.landed.table.clone(),
+            location: ground.landed.location(),
             version: ground.landed.version,
             topic: ground.landed.identity.topic.clone(),
             topic_id: ground.landed.identity.topic_id.clone(),
@@ -160,7 +197,7 @@ impl Job {
     }
 
     /// The figures of the rows that landed, and whether each key certainly has one row that is kept.
-    async fn tally(&self, ground: &Ground<'_>, scope: &Arc<Scope>) -> Result<(BTreeMap<i32, Figures>, bool)> {
+    async fn tally(&self, ground: &Ground<'_>, scope: &Arc<Scope>) -> Result<(BTreeMap<i32, Counted>, bool)> {
         let (time, key) = (ground.spec.time.clone(), ground.spec.key.clone());
         let mut columns = vec!["_partition".to_owned(), "_offset".to_owned(), time.clone()];
         for column in ground.spec.sums.iter().chain(&key) {
@@ -185,14 +222,14 @@ impl Job {
     }
 
     /// The dead letters and the quarantined rows of the closing's offsets, partition by partition.
-    async fn beside(&self, ground: &Ground<'_>) -> Result<BTreeMap<i32, (u64, u64)>> {
+    async fn beside(&self, ground: &Ground<'_>, letters: &[Letter]) -> Result<BTreeMap<i32, (u64, u64)>> {
         let mut beside: BTreeMap<i32, (u64, u64)> = BTreeMap::new();
         let is_due = |partition: i32, offset: i64| {
             let from = ground.from.get(&partition).copied().unwrap_or(0);
             (from..ground.landed.ends.get(&partition).copied().unwrap_or(0)).contains(&offset)
         };
         let (mut dead, mut retried) = (BTreeSet::new(), BTreeSet::new());
-        for (partition, offset, version) in self.letters(ground).await? {
+        for &(partition, offset, version) in letters {
             match version {
                 Some(version) if version <= ground.landed.version as i64 => drop(retried.insert((partition, offset))),
                 Some(_) => {}
@@ -202,6 +239,8 @@ impl Job {
         }
         dead.difference(&retried).for_each(|(partition, _)| beside.entry(*partition).or_default().0 += 1);
         if let Some(rows) = self.side(&format!("{}_quarantine", ground.landing.sink.name)).await? {
+            let oldest = ground.from.values().min().copied().unwrap_or(0);
+            let rows = rows.filter(ident("_offset").gt_eq(lit(oldest)))?;
             for batch in rows.select(vec![ident("_partition"), ident("_offset")])?.collect().await? {
                 let (partitions, offsets) = (as_int32_array(batch.column(0))?, as_int64_array(batch.column(1))?);
                 for (partition, offset) in partitions.iter().zip(offsets).filter_map(|(p, o)| Some((p?, o?))) {
@@ -215,11 +254,14 @@ impl Job {
     }
 
     /// Each dead letter of a landing query: partition, offset, and in which version of the table it was retried.
-    pub(super) async fn letters(&self, ground: &Ground<'_>) -> Result<Vec<(i32, i64, Option<i64>)>> {
+    pub(super) async fn letters(&self, ground: &Ground<'_>) -> Result<Vec<Letter>> {
         let query = ground.landing.query.name.as_str();
         let Some(rows) = self.side(&format!("{query}_dead_letters")).await? else { return Ok(Vec::new()) };
         let own = ident("pipeline").eq(lit(self.pipeline.name.as_str())).and(ident("query").eq(lit(query)));
         let own = own.and(ident("topic").eq(lit(ground.landed.identity.topic.as_str())));
+        // Of old ones only those that came back.
+        let oldest = ground.from.values().min().copied().unwrap_or(0);
+        let own = own.and(ident("retried").is_not_null().or(ident("offset").gt_eq(lit(oldest))));
         let rows = rows.filter(own)?.select(vec![ident("partition"), ident("offset"), ident("retried")])?;
         let mut letters = Vec::new();
         for batch in rows.collect().await? {
@@ -296,6 +338,24 @@ impl Job {
     }
 }
 
+/// Sums of nothing where nothing landed, with as many digits as their columns have.
+fn zero_sums(own: &mut Figures, ground: &Ground<'_>) {
+    for column in &ground.spec.sums {
+        let declared = ground.landing.sink.contract.columns.iter().find(|other| other.name == *column);
+        let scale = match declared.map(|column| &column.data_type) {
+            Some(DataType::Decimal128(_, scale)) => *scale,
+            _ => 0,
+        };
+        let zero = Exact { units: 0, scale };
+        let sums = own.sums.entry(column.clone()).or_default();
+        let all = [&mut sums.landed, &mut sums.brought_forward, &mut sums.outside, &mut sums.kept];
+        all.into_iter().chain([&mut sums.duplicates]).for_each(|sum| sum.add(zero));
+    }
+}
+
+/// A dead letter: partition, offset, and in which version of the table it was retried.
+pub type Letter = (i32, i64, Option<i64>);
+
 /// A range of a commit.
 #[derive(Debug, Clone, Copy)]
 struct Range {
@@ -306,16 +366,28 @@ struct Range {
     null: u64,
 }
 
-fn ranges_of(info: &Map<String, Value>, topic: &str) -> Vec<(i32, Range)> {
-    let sources = info.get("sources").and_then(Value::as_array).into_iter().flatten();
+fn ranges_of(info: &Map<String, Value>, topic: &str) -> Vec<(i32, String, Range)> {
+    let list = |key: &str| info.get(key).and_then(Value::as_array).into_iter().flatten();
+    // What was due and is gone was passed over: no record of it was read.
+    let id = list("sources").find_map(|source| source.get("topic_id")?.as_str()).unwrap_or_default();
+    let lost = list("lost").cloned().map(|mut lost| {
+        (lost["records"], lost["topic_id"]) = (0.into(), id.into());
+        lost
+    });
+    let sources: Vec<Value> = list("sources").cloned().chain(lost).collect();
     let range = |source: &Value| {
         let number = |key: &str| source.get(key).and_then(Value::as_i64);
         let partition = i32::try_from(number("partition")?).ok()?;
         let records = source.get("records").and_then(Value::as_u64);
         let null = source.get("null").and_then(Value::as_u64).unwrap_or_default();
-        Some((partition, Range { from: number("from")?, to: number("to")?, records, null }))
+        let id = source.get("topic_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Some((partition, id, Range { from: number("from")?, to: number("to")?, records, null }))
     };
-    sources.filter(|source| source.get("topic").and_then(Value::as_str) == Some(topic)).filter_map(range).collect()
+    sources
+        .iter()
+        .filter(|source| source.get("topic").and_then(Value::as_str) == Some(topic))
+        .filter_map(range)
+        .collect()
 }
 
 /// What was read against what became of it.
@@ -346,7 +418,7 @@ fn kept_differs(own: &Figures, rows: u64, sums: &[Exact], columns: &[String]) ->
     for (index, column) in columns.iter().enumerate() {
         let landed = own.sums.get(column).map(|sums| sums.kept).unwrap_or_default();
         let kept = sums.get(index).copied().unwrap_or_default();
-        if landed.units != kept.units {
+        if !landed.is_same(kept) {
             differences.push(format!("{column} of the rows that are kept is {landed} as it landed, and {kept} now"));
         }
     }

@@ -1,5 +1,6 @@
 //! The seal: one row in the books decides, and each final table is rolled forward from it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -7,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::books::{Books, Closing, TableSwap};
 use super::closed::Closed;
 use super::prepare::{Prepared, discard};
+use super::upkeep::keep_in_order;
 use super::{Job, Known};
 use crate::engine::Staged;
 use crate::error::{Error, Result};
@@ -22,6 +24,8 @@ pub(super) enum Sealed {
     Ours(Closing),
     /// Another one, meanwhile.
     Theirs(Closing),
+    /// Nobody: another date was closed meanwhile, and records that this closing accounted for are that one's.
+    Nobody,
 }
 
 impl Job {
@@ -31,7 +35,7 @@ impl Job {
     /// `Unavailable` when a store fails, or when others have touched the date in a final table: then nothing is
     /// decided.
     pub(super) async fn seal(&self, books: &mut Books, prepared: Prepared) -> Result<Sealed> {
-        let Prepared { closed, mut staged } = prepared;
+        let Prepared { closed, mut staged, after, .. } = prepared;
         let swaps = match self.swaps(&closed, &mut staged).await {
             Ok(swaps) => swaps,
             Err(error) => {
@@ -49,9 +53,14 @@ impl Job {
                 fault_point::pass("close.sealed").await?;
                 return Ok(Sealed::Ours(Closing { closed, staged: swaps, is_done: false }));
             }
-            if let Some(theirs) = newer(&books.read().await?, &closed) {
+            let known = books.read().await?;
+            if let Some(theirs) = newer(&known, &closed) {
                 discard(&staged).await;
                 return Ok(Sealed::Theirs(theirs));
+            }
+            if numbers(&known) != after {
+                discard(&staged).await;
+                return Ok(Sealed::Nobody);
             }
         }
         discard(&staged).await;
@@ -77,6 +86,16 @@ impl Job {
             };
             staged.sink.reload().await?;
             staged.sink.refuse_touched_since(&swap).await?;
+            let known = staged.sink.txn(&staged.sink.owner().close(&closed.date)).unwrap_or(0);
+            if known >= closed.closing {
+                return Err(Error::invalid(format!(
+                    "table `{}` has closing {known} of {}, and the books do not know of it: restore `{}`, or delete \
+                     the final tables, their adjustments and the books together to begin anew",
+                    staged.sink.location(),
+                    closed.date,
+                    super::books::TABLE
+                )));
+            }
             swaps.push(TableSwap { table: staged.sink.spec().name.clone(), swap });
         }
         Ok(swaps)
@@ -90,6 +109,7 @@ impl Job {
         if closing.is_done {
             return Ok(());
         }
+        let mut rolled = Vec::new();
         for TableSwap { table, swap } in &closing.staged {
             let spec = self.pipeline.sink(table).ok_or_else(|| {
                 Error::invalid(format!(
@@ -100,12 +120,23 @@ impl Job {
             })?;
             let owner = Owner::new(&self.pipeline.name, table);
             let mut sink = DeltaSink::open(spec, owner, &self.deps.storage, Arc::clone(&self.deps.clock)).await?;
+            sink.add_columns().await?;
             sink.make_good(swap, info(&closing.closed, table)).await?;
             fault_point::pass("close.rolled").await?;
+            rolled.push(sink);
         }
         books.mark_done(&closing.closed).await?;
-        fault_point::pass("close.done").await
+        fault_point::pass("close.done").await?;
+        for sink in &rolled {
+            keep_in_order(&self.deps, sink).await;
+        }
+        Ok(())
     }
+}
+
+/// The number of each date's closing.
+pub(super) fn numbers(known: &Known) -> BTreeMap<String, i64> {
+    known.iter().map(|(date, closing)| (date.clone(), closing.closed.closing)).collect()
 }
 
 /// The closing of the same date that somebody else made meanwhile.

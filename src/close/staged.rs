@@ -50,8 +50,14 @@ impl StagedDate<'_> {
             let spec = self.sink.as_lookup();
             let scan = Lookup::scanned(&spec, version, &deps.storage, &deps.memory, state).await?;
             let others = ident(column).not_eq(lit(date.clone())).or(ident(column).is_null());
+            let schema = scan.schema();
+            // A column that the contract adds is NULL in rows from before.
+            let old = |name: &str| match schema.field_with_name(name) {
+                Ok(_) => ident(name),
+                Err(_) => lit(ScalarValue::Null),
+            };
             let columns = self.sink.contract.columns.iter();
-            let wanted = columns.map(|c| cast(ident(&c.name), c.data_type.clone()).alias(&c.name));
+            let wanted = columns.map(|c| cast(old(&c.name), c.data_type.clone()).alias(&c.name));
             let rest = LogicalPlanBuilder::scan(self.sink.name.as_str(), provider_as_source(scan), None)?
                 .filter(others)?
                 .project(wanted.collect::<Vec<_>>())?
@@ -94,7 +100,7 @@ impl StagedDate<'_> {
         deps.memory.runtime().register_object_store(&root, log.root_object_store(None));
         let table = Path::from_url_path(log.root_url().path()).map_err(|e| unfit(self.sink, e))?;
         let urls = adds.iter().map(|add| {
-            let file = Path::from_url_path(&add.path).map_err(|e| unfit(self.sink, e))?;
+            let file = Path::parse(&add.path).map_err(|e| unfit(self.sink, e))?;
             let mut url = root.clone();
             let whole = file.parts().fold(table.clone(), Path::join);
             url.path_segments_mut()

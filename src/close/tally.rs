@@ -1,6 +1,7 @@
 //! Counting rows: of what landed, by where each belongs; and of what is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch};
@@ -9,11 +10,15 @@ use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimeUnit,
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use futures::StreamExt as _;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use roaring::RoaringTreemap;
 use tokio::task::JoinSet;
 
-use super::closed::{Exact, Figures, Sums};
+use super::closed::{Exact, Figures, Open, Sums};
 use crate::error::{Error, Result};
+use crate::observe::grouped;
 use crate::pipeline::BusinessDay;
 
 /// Offsets by partition, as sets.
@@ -35,7 +40,18 @@ pub struct Scope {
     pub kept: Arc<Offsets>,
     /// The columns that add up.
     pub sums: Vec<String>,
+    /// The zone of the days.
+    pub zone: TimeZone,
+    /// Offsets for whose rows of other days another closing vouches, partition by partition.
+    pub vouched: BTreeMap<i32, Range<i64>>,
+    /// Records that came after they had been accounted for.
+    pub late: BTreeSet<(i32, i64)>,
 }
+
+/// Rows outside the day are told by their days, of so many at most.
+const OPEN_DAYS: usize = 10_000;
+/// Zones change at quarters of an hour.
+const QUARTER_MICROS: i64 = 900_000_000;
 
 /// Rows of a partition, counted.
 #[derive(Debug, Clone, Default)]
@@ -43,11 +59,22 @@ struct Part {
     figures: Figures,
     /// In the order of the columns: of landed, brought forward, outside, kept and duplicate rows.
     sums: Vec<[Exact; 5]>,
+    /// Rows outside by their days, with their sums.
+    open: BTreeMap<Date, (u64, Vec<Exact>)>,
+    /// Rows brought forward that nobody knew of: their records came later.
+    unknown: (u64, Vec<Exact>),
 }
 
 /// Rows of a landing table, counted.
 #[derive(Debug, Default)]
-pub struct Tally(BTreeMap<i32, Part>);
+pub struct Tally {
+    parts: BTreeMap<i32, Part>,
+    /// The quarter of an hour whose day was asked for last.
+    last: Option<(i64, Date)>,
+}
+
+/// The figures of a partition, and of its rows brought forward those that an earlier closing has seen.
+pub type Counted = (Figures, Open);
 
 /// Numbers that add up.
 enum Column {
@@ -91,7 +118,7 @@ impl Tally {
         let mut all = vec![None; batch.num_rows()];
         for (row, kept) in all.iter_mut().enumerate() {
             let (partition, offset) = (partitions.value(row), offsets.value(row));
-            let part = self.0.entry(partition).or_default();
+            let part = self.parts.entry(partition).or_default();
             part.sums.resize(columns.len(), [Exact::default(); 5]);
             let is_new = scope.from.get(&partition).is_none_or(|from| offset >= *from);
             let of_day = times.is_valid(row) && (start..end).contains(&times.value(row));
@@ -113,33 +140,95 @@ impl Tally {
                 let value = column.value(row);
                 [came_as, became_as].iter().for_each(|class| sums[*class].add(value));
             }
+            let vouched = || scope.vouched.get(&partition).is_some_and(|offsets| offsets.contains(&offset));
+            let (rows, sums) = if !of_day && times.is_valid(row) && !vouched() {
+                let day = day_of(&mut self.last, times.value(row), &scope.zone)?;
+                if part.open.len() >= OPEN_DAYS && !part.open.contains_key(&day) {
+                    return Err(too_many_days(time));
+                }
+                part.open.entry(day).or_default()
+            } else if !is_new && scope.late.contains(&(partition, offset)) {
+                &mut part.unknown
+            } else {
+                continue;
+            };
+            *rows += 1;
+            sums.resize(columns.len(), Exact::default());
+            sums.iter_mut().zip(&columns).for_each(|(sum, column)| sum.add(column.value(row)));
         }
         Ok(all)
     }
 
     /// Counts those of another tally too.
     pub fn merge(&mut self, other: Tally) {
-        for (partition, more) in other.0 {
-            let part = self.0.entry(partition).or_default();
+        for (partition, more) in other.parts {
+            let part = self.parts.entry(partition).or_default();
             part.figures.add(&more.figures);
             part.sums.resize(more.sums.len().max(part.sums.len()), [Exact::default(); 5]);
             for (own, more) in part.sums.iter_mut().zip(&more.sums) {
                 own.iter_mut().zip(more).for_each(|(own, more)| own.add(*more));
             }
+            for (day, more) in more.open {
+                add(part.open.entry(day).or_default(), &more);
+            }
+            add(&mut part.unknown, &more.unknown);
         }
     }
 
     /// The figures of each partition.
-    pub fn figures(self, columns: &[String]) -> BTreeMap<i32, Figures> {
+    pub fn figures(self, columns: &[String]) -> BTreeMap<i32, Counted> {
+        let open = |(rows, sums): (u64, Vec<Exact>)| Open { rows, sums: columns.iter().cloned().zip(sums).collect() };
         let named = |part: Part| {
-            let sums =
-                columns.iter().zip(part.sums).map(|(column, [landed, brought_forward, outside, kept, duplicates])| {
-                    (column.clone(), Sums { landed, brought_forward, outside, kept, duplicates })
-                });
-            Figures { sums: sums.collect(), ..part.figures }
+            let unknown = open(part.unknown);
+            let sums = columns.iter().zip(part.sums);
+            let sums = sums.map(|(column, [landed, brought_forward, outside, kept, duplicates])| {
+                (column.clone(), Sums { landed, brought_forward, outside, kept, duplicates })
+            });
+            let sums: BTreeMap<String, Sums> = sums.collect();
+            let seen = |(column, sums): (&String, &Sums)| {
+                let mut seen = sums.brought_forward;
+                let unknown = unknown.sums.get(column).copied().unwrap_or_default();
+                seen.add(Exact { units: -unknown.units, ..unknown });
+                (column.clone(), seen)
+            };
+            let seen = Open {
+                rows: part.figures.brought_forward.saturating_sub(unknown.rows),
+                sums: sums.iter().map(seen).collect(),
+            };
+            let days = part.open.into_iter().map(|(day, counted)| (day.to_string(), open(counted)));
+            (Figures { sums, open: days.collect(), ..part.figures }, seen)
         };
-        self.0.into_iter().map(|(partition, part)| (partition, named(part))).collect()
+        self.parts.into_iter().map(|(partition, part)| (partition, named(part))).collect()
     }
+}
+
+/// Adds rows and sums.
+fn add((rows, sums): &mut (u64, Vec<Exact>), (more, others): &(u64, Vec<Exact>)) {
+    *rows += more;
+    sums.resize(others.len().max(sums.len()), Exact::default());
+    sums.iter_mut().zip(others).for_each(|(sum, more)| sum.add(*more));
+}
+
+/// The day of a time.
+fn day_of(last: &mut Option<(i64, Date)>, micros: i64, zone: &TimeZone) -> Result<Date> {
+    let quarter = micros.div_euclid(QUARTER_MICROS);
+    if let Some((_, day)) = last.filter(|(known, _)| *known == quarter) {
+        return Ok(day);
+    }
+    let time = Timestamp::from_microsecond(micros).map_err(|_| {
+        Error::violated(format!("a row has a time that is in no calendar ({micros} microseconds from 1970 on)"))
+    })?;
+    let day = time.to_zoned(zone.clone()).date();
+    *last = Some((quarter, day));
+    Ok(day)
+}
+
+fn too_many_days(time: &str) -> Error {
+    Error::violated(format!(
+        "rows of more than {} days landed since the last closing: is `{time}` the time of the day? Close the days in \
+         their order, or mend what was sent",
+        grouped(OPEN_DAYS as u64)
+    ))
 }
 
 /// Rows that are kept, counted by the partition that they came from.

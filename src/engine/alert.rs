@@ -29,6 +29,8 @@ const LAST_WAIT: Duration = Duration::from_secs(6);
 #[derive(Clone)]
 pub(crate) struct Alerts {
     shared: Arc<Shared>,
+    /// Whether it is an alert that another instance has moved on.
+    tells_fences: bool,
 }
 
 struct Shared {
@@ -73,12 +75,24 @@ impl Alerts {
         });
         let shared =
             Shared { pipeline: pipeline.to_string(), clock, observer, told: Mutex::default(), post: Mutex::new(post) };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), tells_fences: true }
+    }
+
+    /// The same, which raises none when another instance has moved on.
+    pub(crate) fn without_fences(
+        pipeline: &str,
+        url: Option<&Url>,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let alerts = Self::new(pipeline, url, clock, observer);
+        Self { tells_fences: false, ..alerts }
     }
 
     /// Raises the alert of an error, if it is one that somebody has to look at.
     pub(crate) fn error(&self, query: &str, error: &Error) {
-        if let Some(alarm) = error.alarm() {
+        let alarm = error.alarm().filter(|alarm| self.tells_fences || *alarm != Alarm::Fenced);
+        if let Some(alarm) = alarm {
             self.raise(alarm, query, 1, error.message());
         }
     }

@@ -34,6 +34,7 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
         stage(deps, pipeline, spec, clock, &StandIns::new()).await?;
     let info = CommitInfo {
         batch: None,
+        trigger: None,
         clock,
         sources: Vec::new(),
         lost: Vec::new(),
@@ -45,6 +46,7 @@ pub(crate) async fn run(deps: &Deps, pipeline: &Arc<Pipeline>, spec: &QuerySpec)
     };
     let info = info.of(pipeline, &spec.name);
     let commit = SinkCommit { adds, txns: Vec::new(), attempt: deps.clock.new_id(), info };
+    sink.add_columns().await?;
     let version = if sink.exists() {
         sink.replace(commit).await?.version
     } else {
@@ -94,11 +96,11 @@ pub async fn stage(
     stand_ins: &StandIns,
 ) -> Result<Staged> {
     let parts = SessionParts::of_query(pipeline, spec, true).over(stand_ins);
-    let staged = match try_stage(deps, pipeline, spec, clock, parts.clone()).await {
+    let staged = match try_stage(deps, pipeline, spec, clock, parts.clone().hashing()).await {
         Err(error) if error.is_exhausted() => {
             let name = &spec.name;
             deps.observer.note(&format!("query {name}: it does not fit into memory, and is sorted on disk: slower"));
-            try_stage(deps, pipeline, spec, clock, parts.sorting(true)).await
+            try_stage(deps, pipeline, spec, clock, parts).await
         }
         staged => staged,
     };
@@ -116,8 +118,7 @@ async fn try_stage(
     let owner = Owner::new(&pipeline.name, &spec.name);
     let sides = Arc::new(side::of_query(deps, pipeline, spec, sink_spec, owner.clone()));
     deps.storage.prove_put_if_absent(&sink_spec.location, deps.clock.new_id()).await?;
-    let mut sink = DeltaSink::open(sink_spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
-    sink.add_columns().await?;
+    let sink = DeltaSink::open(sink_spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
     let session = QuerySession::new(deps, pipeline, parts).await?;
     let state = session.state(clock)?;
     let enforcer = Arc::new(ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?);

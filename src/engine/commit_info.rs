@@ -1,5 +1,7 @@
 //! The object `flumen` of a commit: what was read and written, in words for people, lineage and replay.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
@@ -11,6 +13,8 @@ use crate::sink::SideFiles;
 pub(crate) struct CommitInfo<'a> {
     /// The micro-batch's number; a batch job has none.
     pub(crate) batch: Option<i64>,
+    /// The time between two micro-batches of a run that goes on; a bounded one has none.
+    pub(crate) trigger: Option<Duration>,
     /// The micro-batch's clock.
     pub(crate) clock: DateTime<Utc>,
     /// The ranges that were read.
@@ -39,6 +43,9 @@ impl CommitInfo<'_> {
         put("pipeline_sha256", json!(pipeline.sha256));
         if let Some(batch) = self.batch {
             put("batch", json!(batch));
+        }
+        if let Some(trigger) = self.trigger {
+            put("trigger_ms", json!(trigger.as_millis() as u64));
         }
         put("clock", json!(self.clock.to_rfc3339_opts(SecondsFormat::Micros, true)));
         put("sources", Value::Array(self.sources));

@@ -102,7 +102,7 @@ fn asks_for_first(predicate: &Arc<dyn PhysicalExpr>, column: usize) -> bool {
 }
 
 /// What was gathered: for each input its batches in their order, with the rows that are the first of their key.
-type Gathered = Vec<Mutex<Vec<(RecordBatch, BooleanArray)>>>;
+type Gathered = Vec<Mutex<Option<Vec<(RecordBatch, BooleanArray)>>>>;
 type Gathering = Shared<BoxFuture<'static, Result<Arc<(Gathered, MemoryReservation)>, Arc<DataFusionError>>>>;
 
 /// The first row of each key. Its output has one partition for each of its input, and the columns of the window that it
@@ -198,7 +198,8 @@ impl ExecutionPlan for FirstOfKeyExec {
         let columns = Arc::clone(&schema);
         let rows = async move {
             let gathered = gathering.await.map_err(DataFusionError::Shared)?;
-            let batches = std::mem::take(&mut *gathered.0[partition].lock());
+            let batches = gathered.0[partition].lock().take();
+            let batches = batches.ok_or_else(|| DataFusionError::Internal("a partition was read twice".into()))?;
             let rows = futures::stream::iter(batches.into_iter().map(move |(batch, mask)| {
                 let rows = first_rows(&batch, &mask, &columns)?;
                 gathered.1.shrink(batch.get_array_memory_size().min(gathered.1.size()));
@@ -244,11 +245,11 @@ async fn gather(
     while let Some(done) = tasks.join_next().await {
         done.map_err(|e| DataFusionError::External(Box::new(e)))??;
     }
-    let mut gathered: Gathered = (0..inputs).map(|_| Mutex::default()).collect();
+    let mut gathered: Gathered = (0..inputs).map(|_| Mutex::new(Some(Vec::new()))).collect();
     let winners = Arc::into_inner(winners).ok_or_else(|| DataFusionError::Internal("a task is left".into()))?;
     let table = winners.bytes();
     for (Seen { input, batch, .. }, mask) in winners.finish() {
-        gathered[input].get_mut().push((batch, mask));
+        gathered[input].get_mut().get_or_insert_default().push((batch, mask));
     }
     let memory = Arc::into_inner(memory).ok_or_else(|| DataFusionError::Internal("a task is left".into()))?;
     let memory = memory.into_inner();

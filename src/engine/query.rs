@@ -572,7 +572,10 @@ impl StreamingQuery {
         }
         txns.extend(owner.side_marker(batch, !side.is_empty(), self.sink.txn(&owner.side())));
         let models = self.session.models();
-        let info = CommitInfo { batch: Some(batch), clock, sources, lost, lookups, models, side, records, rows };
+        // A bounded run does not wait for brokers for ever.
+        let trigger = self.deps.patience.is_none().then_some(self.pipeline.settings.trigger);
+        let info =
+            CommitInfo { batch: Some(batch), trigger, clock, sources, lost, lookups, models, side, records, rows };
         let info = info.of(&self.pipeline, &self.sink_spec.name);
         SinkCommit { adds, txns, attempt: self.deps.clock.new_id(), info }
     }

@@ -245,6 +245,7 @@ impl<'a> Retry<'a> {
         let number = sink.txn(&owner.retry()).unwrap_or(0) + 1;
         let info = CommitInfo {
             batch: None,
+            trigger: None,
             clock,
             sources: Vec::new(),
             lost: Vec::new(),

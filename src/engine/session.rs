@@ -39,8 +39,9 @@ pub struct SessionParts {
     tables: Vec<String>,
     models: Vec<String>,
     connect: bool,
-    /// Windows that ask for the first row of a key sort, as rows in a hash table did not fit into memory.
-    sorts: bool,
+    /// Windows that ask for the first row of a key hold rows in a hash table. Whoever says so makes the plan once more
+    /// without, when they do not fit into memory.
+    hashes: bool,
     /// What stands for sinks that are read: other versions, or what is not committed yet.
     stand_ins: StandIns,
 }
@@ -84,10 +85,10 @@ impl SessionParts {
         }
     }
 
-    /// With plans that sort on disk rather than hold rows in a hash table.
+    /// With plans that hold rows in a hash table rather than sort them on disk, where they may.
     #[must_use]
-    pub(crate) fn sorting(mut self, sorts: bool) -> Self {
-        self.sorts = sorts;
+    pub(crate) fn hashing(mut self) -> Self {
+        self.hashes = true;
         self
     }
 
@@ -125,7 +126,7 @@ impl QuerySession {
     /// `Invalid` for a lookup or model that is missing or not as declared.
     pub async fn new(deps: &Deps, pipeline: &Pipeline, parts: SessionParts) -> Result<Self> {
         let config = config(pipeline, !parts.topics.is_empty())?;
-        let context = SessionContext::new_with_state(state(config, deps, parts.sorts || !parts.topics.is_empty()));
+        let context = SessionContext::new_with_state(state(config, deps, parts.hashes && parts.topics.is_empty()));
         let mut session =
             Self { context, topics: Vec::new(), lookups: Vec::new(), models: Vec::new(), stood_in: Vec::new() };
         for spec in pipeline.sources.iter().filter(|s| parts.topics.contains(&s.name)) {
@@ -273,10 +274,10 @@ impl QuerySession {
 }
 
 /// A state with DataFusion's functions and rules, and ours.
-fn state(config: SessionConfig, deps: &Deps, sorts: bool) -> SessionState {
+fn state(config: SessionConfig, deps: &Deps, hashes: bool) -> SessionState {
     let builder =
         SessionStateBuilder::new_with_default_features().with_config(config).with_runtime_env(deps.memory.runtime());
-    if sorts {
+    if !hashes {
         return builder.build();
     }
     // Before those that bring rows together and sort them.

@@ -1,10 +1,13 @@
 //! What a file with a `close_zone` has to be: landing tables that a topic fills row by row, and final tables by date.
 
 use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use super::day;
 use super::loader::Written;
 use super::query::Rules;
+use super::resolve::Planned;
 use super::spec::{LandingSpec, OnViolation, QueryKind, QuerySpec, SinkFormat, SinkMode, SinkSpec};
 use super::suggest;
 use super::text::Place;
@@ -77,6 +80,42 @@ impl Rules<'_, '_, '_> {
     }
 }
 
+impl Rules<'_, '_, '_> {
+    /// Reports a landing query that does not make one row of each record, or does not say which one it was.
+    pub(super) fn lands_each_record(&mut self, planned: &Planned, sink: &SinkSpec, place: &Place) {
+        let mut wrong = Vec::new();
+        let walked = planned.plan.apply(|node| {
+            wrong.extend(match node {
+                LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::TableScan(_) => None,
+                LogicalPlan::Filter(_) => Some("a WHERE"),
+                LogicalPlan::Join(_) => Some("a join"),
+                LogicalPlan::Union(_) => Some("a UNION"),
+                LogicalPlan::Unnest(_) => Some("an UNNEST"),
+                _ => Some("more than a SELECT of columns"),
+            });
+            Ok(TreeNodeRecursion::Continue)
+        });
+        let mut found = Vec::new();
+        if let (Ok(_), Some(what)) = (walked, wrong.first()) {
+            let message = format!("query {} has {what}, and a close accounts for each record as one row", sink.name);
+            found.push((message, "let each record land, and leave rows out in the batch job"));
+        }
+        if let LogicalPlan::Projection(projection) = &planned.plan {
+            for column in ["_partition", "_offset"] {
+                let at = sink.contract.columns.iter().position(|own| own.name == column);
+                let expr = at.and_then(|at| projection.expr.get(at)).map(|expr| expr.clone().unalias());
+                if expr.is_some_and(|expr| !matches!(expr, Expr::Column(own) if own.name == column)) {
+                    let message = format!("`{column}` of `{}` is not that of the record", sink.name);
+                    found.push((message, "write the topic's own column there: it says which record a row came from"));
+                }
+            }
+        }
+        for (message, remedy) in found {
+            self.fault(place, message, remedy);
+        }
+    }
+}
+
 /// What is wrong with the table of a streaming query.
 fn landing(sink: &SinkSpec, query: &QuerySpec) -> Vec<Found> {
     let mut all = Vec::new();
@@ -96,6 +135,18 @@ fn landing(sink: &SinkSpec, query: &QuerySpec) -> Vec<Found> {
     }
     let is_time = |t: &DataType| matches!(t, DataType::Timestamp(..));
     all.extend(lacks(sink, time, "TIMESTAMP", is_time, "close.time"));
+    if sink.contract.columns.iter().any(|column| column.name == *time && column.nullable) {
+        let message = format!("column `{time}` of `{name}` may be NULL, and such rows would be of no day");
+        all.push(found(
+            message,
+            format!("declare it NOT NULL, with 'on_violation' 'quarantine': {time} TIMESTAMP NOT NULL"),
+        ));
+    }
+    for (option, columns) in [("close.key", key), ("close.sums", sums)] {
+        if let Some(twice) = columns.iter().enumerate().find_map(|(at, c)| columns[..at].contains(c).then_some(c)) {
+            all.push(found(format!("`{option}` of `{name}` names `{twice}` twice"), "name it once"));
+        }
+    }
     all.extend(key.iter().flat_map(|column| lacks(sink, column, "", |t| !t.is_nested(), "close.key")));
     all.extend(sums.iter().flat_map(|column| lacks(sink, column, "BIGINT or DECIMAL", is_exact, "close.sums")));
     all.extend(origin(sink));
@@ -114,6 +165,11 @@ fn final_table(sink: &SinkSpec, kept: Option<&SinkSpec>, landings: &[&str]) -> V
         let message = format!("`{name}` is written by a close, and has no partition for the date");
         let remedy = "declare a column of type DATE, PARTITIONED BY it, with OPTIONS ('mode' 'replace_partitions')";
         all.push(found(message, remedy));
+    }
+    if sink.date_columns().count() > 1 {
+        let dates: Vec<&str> = sink.date_columns().collect();
+        let message = format!("`{name}` has partitions by {} dates: {}", dates.len(), dates.join(", "));
+        all.push(found(message, "keep the business date as the one partition column of type DATE"));
     }
     if sink.on_violation != OnViolation::Fail {
         let message = format!("`{name}` is written by a close, which accounts for each row, and sets some apart");

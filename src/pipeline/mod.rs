@@ -227,6 +227,11 @@ impl Pipeline {
             catalogue.add_view(&view.name, &view.tree).map_err(|e| invalid(&e))?;
         }
         let plan = catalogue.plan(query).map_err(|e| invalid(&e))?;
+        let names = plan.get_parameter_names().map_err(|e| invalid(&e))?;
+        let is_missing = |name: &&String| !self.params.contains_key(name.trim_start_matches('$'));
+        if let Some(missing) = names.iter().filter(|_| self.is_closing()).find(is_missing) {
+            return Err(Error::invalid(format!("{missing} is of the day that is closed; say --param date=2026-11-22")));
+        }
         params::fill(plan, &self.params, columns).map_err(|fault| match fault {
             ParamFault::Type { name, wanted } => Error::invalid(format!("--param {name}: the value is no {wanted}")),
             ParamFault::Plan(error) => invalid(&error),

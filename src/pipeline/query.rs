@@ -163,6 +163,9 @@ impl<'r, 'a, 'l> Rules<'r, 'a, 'l> {
         let (sources, lookups, models) = self.reads(query);
         let planned = self.resolver.plan_into(statement, query, &sink.contract.types(), self.faults);
         let kind = if sources.is_empty() { QueryKind::Batch } else { QueryKind::Streaming };
+        if let (Some(planned), true) = (&planned, kind == QueryKind::Streaming && sink.landing.is_some()) {
+            self.lands_each_record(planned, sink, place);
+        }
         if kind == QueryKind::Streaming {
             self.row_wise(statement, query, planned.as_ref(), sink);
             self.same_topic(&sources, place);

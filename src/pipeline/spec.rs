@@ -397,10 +397,15 @@ impl SinkSpec {
 
     /// The partition column of the business date of a final table: the one of type DATE.
     pub fn date_column(&self) -> Option<&str> {
+        self.date_columns().next()
+    }
+
+    /// The partition columns of type DATE.
+    pub fn date_columns(&self) -> impl Iterator<Item = &str> {
         let is_date = |name: &&String| {
             self.contract.columns.iter().any(|column| column.name == **name && column.data_type == DataType::Date32)
         };
-        self.partition_by.iter().find(is_date).map(String::as_str)
+        self.partition_by.iter().filter(is_date).map(String::as_str)
     }
 
     /// The table, to be read.

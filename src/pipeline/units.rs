@@ -46,18 +46,46 @@ pub fn zone(text: &str) -> Result<TimeZone, String> {
     })
 }
 
-/// The names in a list with commas, in quotation marks or not.
+/// The names in a list with commas. One with a comma or a quotation mark stands in quotation marks, those in it twice:
+/// `'account_id, "net, in cents"'`.
 ///
 /// # Errors
 /// What a list of columns looks like.
 pub fn columns(text: &str) -> Result<Vec<String>, String> {
-    let names: Vec<String> = text.split(',').map(|name| name.trim().trim_matches('"').to_owned()).collect();
-    if names.iter().any(String::is_empty) {
-        return Err(format!(
-            "`{text}` is no list of columns: write their names with commas, such as 'account_id, day'"
-        ));
+    let wrong = || format!("`{text}` is no list of columns: write their names with commas, such as 'account_id, day'");
+    let mut names = Vec::new();
+    let mut rest = text.trim();
+    loop {
+        let name = match rest.strip_prefix('"') {
+            None => {
+                let (name, _) = rest.split_once(',').unwrap_or((rest, ""));
+                rest = &rest[name.len()..];
+                name.trim_end().to_owned()
+            }
+            Some(quoted) => {
+                let mut name = String::new();
+                let mut letters = quoted.char_indices().peekable();
+                let end = loop {
+                    match letters.next().ok_or_else(wrong)? {
+                        (_, '"') if letters.next_if(|(_, next)| *next == '"').is_some() => name.push('"'),
+                        (at, '"') => break at + 1,
+                        (_, letter) => name.push(letter),
+                    }
+                };
+                rest = quoted[end..].trim_start();
+                name
+            }
+        };
+        if name.is_empty() {
+            return Err(wrong());
+        }
+        names.push(name);
+        match rest.strip_prefix(',') {
+            Some(more) => rest = more.trim_start(),
+            None if rest.is_empty() => return Ok(names),
+            None => return Err(wrong()),
+        }
     }
-    Ok(names)
 }
 
 /// A count, at least one; `_` may group digits.
@@ -172,6 +200,21 @@ mod tests {
             [("128 MB", Some(128_000_000)), ("2 GiB", Some(2 << 30)), ("0 MB", None), ("128", None), ("much", None)]
         {
             assert_eq!(bytes(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn columns_are_listed_with_commas() {
+        for (text, names) in [
+            ("a", &["a"][..]),
+            (" a , b c ", &["a", "b c"]),
+            (r#""Amount ""net""", "x, y""#, &["Amount \"net\"", "x, y"]),
+            (r#""a",b"#, &["a", "b"]),
+        ] {
+            assert_eq!(columns(text).unwrap(), names, "{text}");
+        }
+        for text in ["", ",", "a,", "a,,b", "\"a", "\"a\" b", "\"\""] {
+            assert!(columns(text).is_err(), "{text}");
         }
     }
 

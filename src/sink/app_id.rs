@@ -95,8 +95,13 @@ impl Owner {
     }
 
     /// The app id whose number is the next offset of a partition to look at for late rows.
-    pub fn late(&self, topic: &str, partition: i32) -> String {
-        format!("{LATE}:{}:{}:{topic}:{partition}", self.pipeline, self.query)
+    pub fn late(&self, topic: &str, topic_id: &str, partition: i32) -> String {
+        format!("{LATE}:{}:{}:{topic}:{topic_id}:{partition}", self.pipeline, self.query)
+    }
+
+    /// The app id whose number is that of the closing of a date whose late rows were looked for.
+    pub fn late_of(&self, date: &str) -> String {
+        format!("{LATE}-of:{}:{}:{date}", self.pipeline, self.query)
     }
 
     /// The app id whose number is the version of the landing table up to which retried rows were looked at.

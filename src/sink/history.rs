@@ -98,6 +98,14 @@ impl History {
         Ok(self.log.versions().await?.ok_or_else(none)?.1)
     }
 
+    /// The oldest version that the log still has; 0 when there is none.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    pub async fn oldest(&self) -> Result<u64> {
+        Ok(self.log.versions().await?.map_or(0, |(oldest, _)| oldest))
+    }
+
     /// The newest version; `None` when there is no table.
     ///
     /// # Errors
@@ -127,7 +135,7 @@ impl History {
                 _ => Error::unavailable(format!("data file `{}` could not be read; run it again", add.path))
                     .caused_by(error),
             };
-            let path = Path::from_url_path(&add.path).map_err(|e| failed(e.into()))?;
+            let path = Path::parse(&add.path).map_err(|e| failed(e.into()))?;
             let file = data_file::open(&store, &path).await.map_err(failed)?;
             let values: HashMap<String, Option<String>> = add.partition_values.clone();
             for batch in file.read().map_err(failed)? {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::commit::{MAX_REBASES, Nature, Put, Writer};
 use super::definition::Definition;
 use super::{Committed, DeltaSink, SinkCommit};
-use crate::error::{Error, Result};
+use crate::error::{Error, Overtaken, Result};
 use crate::pipeline::SinkMode;
 
 /// What becomes of a date of a table.
@@ -134,10 +134,25 @@ impl DeltaSink {
     }
 
     async fn refuse_touched(&self, version: u64, swap: &Swap) -> Result<()> {
-        let Some(actions) = self.log.actions(version).await? else { return Ok(()) };
+        let touched = |by: &str| {
+            Error::unavailable(format!(
+                "table `{}`: version {version} ({by}) changed {} = {} while it was being closed. Only a close writes \
+                 there: find out who else does, then close the date again, with `--reopen --why TEXT` where it is \
+                 sealed already",
+                self.location(),
+                swap.column,
+                swap.date
+            ))
+            .caused_by(Overtaken)
+        };
+        let Some(actions) = self.log.actions(version).await? else {
+            return Err(touched("gone from the log: perhaps it"));
+        };
         let touches = |action: &Value| {
             ["add", "remove"].iter().filter_map(|kind| action.get(kind)).any(|file| {
-                let removes_it = swap.removes.iter().any(|remove| Some(remove.path.as_str()) == file["path"].as_str());
+                let path = file["path"].as_str().and_then(|path| Path::from_url_path(path).ok());
+                let removes_it =
+                    swap.removes.iter().any(|remove| path.as_ref().is_some_and(|p| p.as_ref() == remove.path));
                 removes_it || file["partitionValues"][&swap.column].as_str() == Some(&swap.date)
             })
         };
@@ -145,32 +160,26 @@ impl DeltaSink {
             return Ok(());
         }
         let by = actions.iter().find_map(|action| action.get("commitInfo")?.get("operation")?.as_str());
-        Err(Error::unavailable(format!(
-            "table `{}`: version {version} ({}) changed {} = {} while it was being closed. Only a close writes there: \
-             find out who else does, then close the date again, with `--reopen --why TEXT` where it is sealed already",
-            self.location(),
-            by.unwrap_or("by another writer"),
-            swap.column,
-            swap.date
-        )))
+        Err(touched(by.unwrap_or("by another writer")))
     }
 
     /// The files that are about to be named have to be there: they may have waited for long.
     async fn find_files(&self, swap: &Swap) -> Result<()> {
         let store = self.log.store().object_store(None);
         for add in &swap.adds {
-            let path = Path::from_url_path(&add.path).map_err(|e| {
+            let path = Path::parse(&add.path).map_err(|e| {
                 Error::invalid(format!("table `{}`: `{}` is no path", self.location(), add.path)).caused_by(e)
             })?;
             match store.head(&path).await {
                 Ok(_) => {}
                 Err(object_store::Error::NotFound { .. }) => {
                     return Err(Error::unavailable(format!(
-                        "table `{}`: data file `{}` of a closing is gone before it was named: a vacuum has taken it. \
-                         Close the date again with `--reopen --why TEXT`",
+                        "table `{}`: data file `{}` of a closing is gone before it was named: a vacuum has taken it, or \
+                         LOCATION is another one now. Close the date again with `--reopen --why TEXT`",
                         self.location(),
                         add.path
-                    )));
+                    ))
+                    .caused_by(Overtaken));
                 }
                 Err(error) => {
                     let what = format!("data file {} cannot be looked for", add.path);

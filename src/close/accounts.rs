@@ -1,7 +1,7 @@
 //! What earlier closings have accounted for: each record of a topic is accounted for once, and rows that were of a day
 //! not closed yet have to be there when it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Known;
 use super::closed::{Closed, Exact, Open, Reconciled};
@@ -99,6 +99,11 @@ impl Accounts {
             letters.iter().filter_map(|(partition, offset, version)| Some((*partition, *offset, (*version)?)));
         retried.filter(|(p, o, v)| is_later(*p, *o, *v)).map(|(partition, offset, _)| (partition, offset)).collect()
     }
+}
+
+/// The number of each date's closing.
+pub fn numbers(known: &Known) -> BTreeMap<String, i64> {
+    known.iter().map(|(date, closing)| (date.clone(), closing.closed.closing)).collect()
 }
 
 /// Whether figures are of this topic. A recording has no id.

@@ -1,6 +1,6 @@
-//! Whether each key of a day has one row that is kept, found by sorting the hashes of all keys. A difference is looked at
-//! again one by one, by the keys themselves. That a lost key hides behind a kept one with the same 63 bits has, among
-//! ten million keys, a chance of one in a million million.
+//! Whether each key of a day has one row that is kept, found by sorting the hashes of all keys. A difference is looked
+//! at again one by one, by the keys themselves. That a lost key hides behind a kept one with the same 63 bits has,
+//! among ten million keys, a chance of one in a million million.
 
 use arrow::array::{Array, ArrayRef};
 use datafusion::common::hash_utils::{RandomState, create_hashes};

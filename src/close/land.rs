@@ -125,10 +125,11 @@ impl Job {
             let ends = sink.positions(&landing.source.topic);
             let behind = asked.behind(&ends);
             // What a stream refuses is refused: another topic of the name, or one that was cut off.
-            let is_it = asked.is_it(&sink, &ends);
+            let is_it = asked.is_it(&sink, &ends).await?;
             if self.dry_run && sink.exists() && !is_it {
                 return Err(Error::invalid(format!(
-                    "topic {} is not the one that table `{}` was filled from, or it was cut off: `flumen run` says more",
+                    "topic {} is not the one that table `{}` was filled from, or it was cut off: `flumen run` says \
+                     more",
                     landing.source.topic,
                     sink.location()
                 )));
@@ -226,12 +227,20 @@ impl Asked {
         Ok(self.bounds.iter().filter_map(lacks).collect())
     }
 
-    /// Whether the table was filled from this topic, and from no more of it than there is.
-    fn is_it(&self, sink: &DeltaSink, landed: &BTreeMap<i32, i64>) -> bool {
+    /// Whether the table was filled from this topic, and from no more of it than there is now.
+    async fn is_it(&self, sink: &DeltaSink, landed: &BTreeMap<i32, i64>) -> Result<bool> {
         let id = &self.identity;
         let then = sink.txn(&sink.owner().topic(&id.topic));
-        let is_same = then.is_none_or(|then| then == topic_hash(&id.cluster_id, &id.topic_id));
-        is_same && self.bounds.iter().all(|(partition, (_, high))| landed.get(partition).is_none_or(|end| end <= high))
+        if then.is_some_and(|then| then != topic_hash(&id.cluster_id, &id.topic_id)) {
+            return Ok(false);
+        }
+        let is_beyond = |partition: &i32, high: i64| landed.get(partition).is_some_and(|end| *end > high);
+        if !self.bounds.iter().any(|(partition, (_, high))| is_beyond(partition, *high)) {
+            return Ok(true);
+        }
+        // A stream has gone on since the topic was asked, unless the topic was cut off.
+        let now = self.log.bounds().await?;
+        Ok(!now.iter().any(|bounds| is_beyond(&bounds.partition, bounds.high)))
     }
 
     /// How many offsets are not landed.

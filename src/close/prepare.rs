@@ -6,11 +6,10 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use sha2::{Digest as _, Sha256};
 
-use super::accounts::Accounts;
+use super::accounts::{Accounts, numbers};
 use super::closed::{Closed, CompleteBy, FinalTable, Reconciled};
 use super::land::{Landed, Landing};
 use super::reconcile::Ground;
-use super::seal::numbers;
 use super::staged::{StagedDate, date_value};
 use super::tally::{Kept, arrow, drain};
 use super::{Job, Known};

@@ -1,10 +1,10 @@
 //! The seal: one row in the books decides, and each final table is rolled forward from it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::accounts::numbers;
 use super::books::{Books, Closing, TableSwap};
 use super::closed::Closed;
 use super::prepare::{Prepared, discard};
@@ -132,11 +132,6 @@ impl Job {
         }
         Ok(())
     }
-}
-
-/// The number of each date's closing.
-pub(super) fn numbers(known: &Known) -> BTreeMap<String, i64> {
-    known.iter().map(|(date, closing)| (date.clone(), closing.closed.closing)).collect()
 }
 
 /// The closing of the same date that somebody else made meanwhile.

@@ -174,8 +174,8 @@ impl DeltaSink {
                 Ok(_) => {}
                 Err(object_store::Error::NotFound { .. }) => {
                     return Err(Error::unavailable(format!(
-                        "table `{}`: data file `{}` of a closing is gone before it was named: a vacuum has taken it, or \
-                         LOCATION is another one now. Close the date again with `--reopen --why TEXT`",
+                        "table `{}`: data file `{}` of a closing is gone before it was named: a vacuum has taken it, \
+                         or LOCATION is another one now. Close the date again with `--reopen --why TEXT`",
                         self.location(),
                         add.path
                     ))

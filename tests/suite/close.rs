@@ -277,7 +277,7 @@ fn what_does_not_add_up_is_not_closed() {
         assert!(!books.table("_closings").exists() && !books.table("closed_calls/_delta_log").exists());
         // Schedulers and people get the figures all the same.
         if let Some(line) = failed.json().first() {
-            assert!(line["differences"].as_array().unwrap().len() <= parts.len(), "{line}");
+            assert!(!line["differences"].as_array().unwrap().is_empty(), "{line}");
             assert_eq!(line["reconciled"][0]["total"]["records"], 72);
             assert!(std::fs::read_to_string(books.root().join("not.html")).unwrap().contains("was not closed"));
         }
@@ -619,11 +619,11 @@ const FEES: &str = "
     CREATE EXTERNAL TABLE landed (\"Call Id\" VARCHAR, account VARCHAR, at TIMESTAMP NOT NULL, \"Fee, net\" DECIMAL(18, 2),
       _partition INT NOT NULL, _offset BIGINT NOT NULL) STORED AS DELTA LOCATION 'tables/landed'
     OPTIONS ('close.time' 'at', 'close.key' 'Call Id, account', 'close.sums' '\"Fee, net\"');
-    INSERT INTO landed SELECT call_id, account_id, ended_at, CAST(seconds AS DECIMAL(18, 2)) / 4, _partition, _offset FROM calls;
+    INSERT INTO landed SELECT call_id, account_id, ended_at, CAST(seconds / 4.0 AS DECIMAL(18, 2)), _partition, _offset FROM calls;
     CREATE EXTERNAL TABLE fees (account VARCHAR, day DATE NOT NULL, \"Fee, net\" DECIMAL(18, 4), rate INT, _partition INT,
       _offset BIGINT) STORED AS DELTA PARTITIONED BY (day, account) LOCATION 'tables/fees'
     OPTIONS ('mode' 'replace_partitions', 'close.rows_of' 'landed');
-    INSERT INTO fees SELECT l.account, $date, \"Fee, net\" / SHARE, rate, _partition, _offset FROM (
+    INSERT INTO fees SELECT l.account, $date, CAST(\"Fee, net\" / SHARE AS DECIMAL(18, 4)), rate, _partition, _offset FROM (
       SELECT *, row_number() OVER (PARTITION BY \"Call Id\", account ORDER BY at DESC, _offset DESC) AS n FROM landed
       WHERE at >= $day_start AND at < $day_end) AS l LEFT JOIN rates AS r ON r.account = l.account WHERE n = 1;";
 

@@ -48,7 +48,7 @@ impl BusinessDay {
         Ok(day)
     }
 
-    /// The values of [`DATE`] and [`BOUNDS`], by name.
+    /// The values of the parameters that a close gives, by name.
     pub fn params(&self) -> [(&'static str, String); 3] {
         let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
         [(DATE, self.date.to_string()), (BOUNDS[0], text(self.start)), (BOUNDS[1], text(self.end))]

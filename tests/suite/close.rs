@@ -89,6 +89,17 @@ impl Books {
         Broker::shared().flumen(self.root(), args)
     }
 
+    /// A close that has come to a point and is stopped there, until it gets CONT.
+    fn held_at(&self, point: &str) -> Background {
+        let mark = self.root().join("mark");
+        let mut command = self.command("2026-11-22", &[]);
+        command.env("FLUMEN_FAULT", format!("{point}:1:delay")).env("FLUMEN_FAULT_MARK", &mark);
+        let held = Background::start(&mut command);
+        until("it has come to the point", Duration::from_secs(60), || mark.exists());
+        held.signal("STOP");
+        held
+    }
+
     fn close(&self, more: &[&str]) -> Finished {
         self.close_of("2026-11-22", more)
     }
@@ -533,12 +544,7 @@ fn of_two_dates_at_once_each_record_is_in_one() {
     books.publish(&a_day());
     books.publish(&[call(0, "yesterday", -100, 9)]);
     // One is held when its figures are made; meanwhile another date is closed, and a record comes.
-    let mark = books.root().join("mark");
-    let mut command = books.command("2026-11-22", &[]);
-    command.env("FLUMEN_FAULT", "close.checked:1:delay").env("FLUMEN_FAULT_MARK", &mark);
-    let held = Background::start(&mut command);
-    until("it has made its figures", Duration::from_secs(60), || mark.exists());
-    held.signal("STOP");
+    let held = books.held_at("close.checked");
     books.publish(&[call(1, "between", 400, 7)]);
     let other = &books.close_of("2026-11-21", &[]).exits(0).json()[0];
     assert_eq!(figures(other, &["records", "kept", "outside"]), [74, 1, 73], "{other}");
@@ -557,12 +563,7 @@ fn a_row_that_lands_while_its_day_is_sealed_is_late() {
     books.publish(&[call(0, "a", 10, 1), call(0, "yesterday", -100, 9)]);
     books.close_of("2026-11-21", &[]).exits(0);
     // The day is pinned and not sealed; a record of it lands, and somebody else looks for late rows.
-    let mark = books.root().join("mark");
-    let mut command = books.command("2026-11-22", &[]);
-    command.env("FLUMEN_FAULT", "close.seal:1:delay").env("FLUMEN_FAULT_MARK", &mark);
-    let held = Background::start(&mut command);
-    until("it is about to seal", Duration::from_secs(60), || mark.exists());
-    held.signal("STOP");
+    let held = books.held_at("close.seal");
     books.publish(&[call(0, "between", 400, 7)]);
     books.close_of("2026-11-21", &[]).exits(0);
     held.signal("CONT");

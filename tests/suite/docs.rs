@@ -96,7 +96,7 @@ fn blocks(document: &str, language: &str) -> Vec<String> {
 
 /// Stand-ins for what a scheduler's file imports: they run what they are told to run.
 const SCHEDULERS: &str = r#"
-import sys, types, subprocess
+import datetime, sys, types, subprocess, zoneinfo
 def module(name, **members):
     made = types.ModuleType(name); made.__dict__.update(members); sys.modules[name] = made
 class Dag:
@@ -105,11 +105,16 @@ class Dag:
     def __exit__(self, *_): pass
 class Bash:
     def __init__(self, bash_command, cwd, **_):
-        subprocess.run(bash_command.replace("{{ data_interval_start | ds }}", "2026-11-22"), shell=True, cwd=cwd, check=True)
+        # What Airflow makes of the template for the interval of that day.
+        start = datetime.datetime(2026, 11, 22, 7, 15, tzinfo=datetime.timezone.utc)
+        day = bash_command.split("{{")[1].split("}}")[0]
+        day = eval(day, {"data_interval_start": types.SimpleNamespace(in_timezone=lambda zone: start.astimezone(zoneinfo.ZoneInfo(zone)))})
+        subprocess.run(bash_command.split("{{")[0] + day, shell=True, cwd=cwd, check=True)
 anything = lambda *_, **__: None
 module("pendulum", datetime=anything, duration=anything)
 module("airflow", DAG=Dag); module("airflow.providers"); module("airflow.providers.standard")
 module("airflow.providers.standard.operators"); module("airflow.providers.standard.operators.bash", BashOperator=Bash)
+module("airflow.timetables"); module("airflow.timetables.interval", CronDataIntervalTimetable=anything)
 made = []
 def asset(**_): return lambda function: made.append(function)
 module("dagster", DailyPartitionsDefinition=anything, Failure=Exception, MaterializeResult=lambda metadata: metadata, asset=asset)
@@ -138,18 +143,26 @@ fn the_commands_for_close_of_books_do_what_they_say() {
     let bin = root.join("bin");
     std::fs::create_dir(&bin).unwrap();
     let date = bin.join("date");
-    std::fs::write(&date, "#!/bin/sh\nexec echo 2026-11-22\n").unwrap();
+    std::fs::write(
+        &date,
+        "#!/bin/sh\ncase \"$TZ $2\" in America/New_York*\\ days\\ ago) echo 2026-11-$((23 - ${2%% *}));; esac\n",
+    )
+    .unwrap();
     std::fs::set_permissions(&date, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let there = |text: &str| text.replace("/srv/flumen", &root.display().to_string());
     let here = |command: &str| format!("PATH={}:$PATH; {}", bin.display(), there(command));
     let cron = blocks("close-of-books.md", "crontab").remove(0);
     let line = cron.lines().nth(1).unwrap().splitn(6, ' ').nth(5).unwrap().replace("\\%", "%");
     shell(root, &topic, &here(&line));
-    let closings = std::fs::read_to_string(root.join("closings.jsonl")).unwrap();
-    assert!(closings.contains("\"closing\":2"), "{closings}");
+    let closed = "SELECT count(*) AS n FROM _closings WHERE state = 'done'";
+    let count =
+        || finish(&mut broker.flumen(root, ["-o", "json", "sql", "queries/close_of_books.sql", closed])).exits(0);
+    assert_eq!(count().json()[0]["n"], 4, "two closings of the 22nd, one of the 20th and of the 21st");
     let unit = blocks("close-of-books.md", "ini").remove(0);
-    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap().replace("%%", "%");
-    shell(root, &topic, &here(&start));
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let start = start.replace("%%", "%").replace("$$", "$");
+    shell(root, &topic, &format!("export TZ=America/New_York; {}", here(&start)));
+    assert_eq!(count().json()[0]["n"], 4, "nothing is closed twice");
     let python = std::env::var("FLUMEN_PYTHON").unwrap_or_else(|_| "python3".into());
     std::fs::write(root.join("schedulers.py"), SCHEDULERS).unwrap();
     let snippets = blocks("close-of-books.md", "python");

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Known;
-use super::closed::{Closed, Exact, Open, Reconciled};
+use super::closed::{Exact, Figures, Open, Reconciled};
 use crate::error::{Error, Result};
 use crate::observe::grouped;
 use crate::source::TopicIdentity;
@@ -13,7 +13,7 @@ use crate::source::TopicIdentity;
 #[derive(Debug, Clone)]
 pub struct Accounts {
     /// All but the one that this closing takes the place of.
-    others: Vec<(Closed, Reconciled)>,
+    others: Vec<Reconciled>,
     /// That one.
     replaced: Option<Reconciled>,
     date: String,
@@ -35,11 +35,12 @@ impl Accounts {
                     other.topic, closed.date, other.topic_id, topic.topic_id
                 )));
             }
-            let Some(own) = closed.reconciled.iter().find(|own| is_same(own, topic)) else { continue };
+            let is_own = |own: &&Reconciled| own.landing == landing && is_same(own, topic);
+            let Some(own) = closed.reconciled.iter().find(is_own) else { continue };
             if closed.date == date {
                 accounts.replaced = Some(own.clone());
             } else {
-                accounts.others.push((closed.clone(), own.clone()));
+                accounts.others.push(own.clone());
             }
         }
         Ok(accounts)
@@ -55,14 +56,20 @@ impl Accounts {
     }
 
     fn end_of_others(&self, partition: i32) -> Option<i64> {
-        self.others.iter().filter_map(|(_, own)| own.partitions.get(&partition)?.to).max()
+        self.others.iter().filter_map(|own| own.partitions.get(&partition)?.to).max()
     }
 
-    /// The offsets of a partition for whose rows of other days another closing vouches already.
-    pub fn vouched(&self, partition: i32) -> std::ops::Range<i64> {
-        let Some(replaced) = &self.replaced else { return 0..0 };
-        let own = replaced.partitions.get(&partition).and_then(|figures| figures.to).unwrap_or(0);
-        own..self.end_of_others(partition).unwrap_or(0)
+    /// The offsets of a partition for whose rows of other days this closing vouches, of those up to `end`: no other one
+    /// does. One that takes the place of another vouches for what that one did, and for what nobody has seen.
+    pub fn vouches(&self, partition: i32, start: i64, end: i64) -> Vec<(i64, i64)> {
+        let Some(replaced) = &self.replaced else { return vec![(start, end)] };
+        let own = replaced.partitions.get(&partition);
+        let mut all = own.map(Figures::vouches).unwrap_or_default();
+        let seen = self.end_of_others(partition).max(own.and_then(|figures| figures.to)).unwrap_or(start);
+        if seen < end {
+            all.push((seen, end));
+        }
+        all
     }
 
     /// The version of the table at `location` that the last of them read; `None` when nothing is known of it.
@@ -70,13 +77,13 @@ impl Accounts {
         if self.replaced.is_some() {
             return None;
         }
-        self.others.iter().filter(|(_, own)| own.location == location).map(|(_, own)| own.version).max()
+        self.others.iter().filter(|own| own.location == location).map(|own| own.version).max()
     }
 
     /// Rows of the date of a partition that closings before `from` have seen: how many, and what they add up to.
     pub fn expected(&self, partition: i32, from: i64) -> Open {
         let mut all = Open::default();
-        for figures in self.others.iter().filter_map(|(_, own)| own.partitions.get(&partition)) {
+        for figures in self.others.iter().filter_map(|own| own.partitions.get(&partition)) {
             if let Some(open) = figures.open.get(&self.date).filter(|_| figures.to.is_some_and(|to| to <= from)) {
                 all.add(open);
             }
@@ -88,7 +95,7 @@ impl Accounts {
     /// of the retry.
     pub fn came_later(&self, letters: &[(i32, i64, Option<i64>)]) -> BTreeSet<(i32, i64)> {
         let is_later = |partition: i32, offset: i64, version: i64| {
-            self.others.iter().map(|(_, own)| own).chain(&self.replaced).any(|own| {
+            self.others.iter().chain(&self.replaced).any(|own| {
                 let Some(figures) = own.partitions.get(&partition) else { return false };
                 let accounted =
                     figures.from.is_some_and(|from| from <= offset) && figures.to.is_some_and(|to| offset < to);

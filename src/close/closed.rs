@@ -127,6 +127,9 @@ pub struct Figures {
     /// What adds up, by column.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sums: BTreeMap<String, Sums>,
+    /// The offsets of which the rows outside are told by their days, when that is not all: others tell of the rest.
+    #[serde(default, rename = "outside_offsets", skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<(i64, i64)>,
     /// The rows outside, by their day. They have to be there when it is closed.
     #[serde(default, rename = "outside_by_day", skip_serializing_if = "BTreeMap::is_empty")]
     pub open: BTreeMap<String, Open>,
@@ -233,6 +236,14 @@ impl<'de> Deserialize<'de> for Exact {
 }
 
 impl Figures {
+    /// The offsets of which the rows outside are told by their days.
+    pub fn vouches(&self) -> Vec<(i64, i64)> {
+        match (self.told.is_empty(), self.from, self.to) {
+            (true, Some(from), Some(to)) => vec![(from, to)],
+            _ => self.told.clone(),
+        }
+    }
+
     /// Adds those of another partition.
     pub fn add(&mut self, more: &Figures) {
         self.records += more.records;

@@ -127,16 +127,7 @@ impl Job {
         let Kept { offsets, partitions: kept } = kept;
         let letters = self.letters(ground).await?;
         let accounts = ground.accounts.as_ref();
-        let vouched = |accounts: &Accounts| ground.from.keys().map(|p| (*p, accounts.vouched(*p))).collect();
-        let scope = Arc::new(Scope {
-            day: self.day,
-            from: ground.from.clone(),
-            kept: Arc::new(offsets),
-            sums: ground.spec.sums.clone(),
-            zone: self.pipeline.settings.close_zone.clone().unwrap_or(TimeZone::UTC),
-            vouched: accounts.map(vouched).unwrap_or_default(),
-            late: accounts.map(|accounts| accounts.came_later(&letters)).unwrap_or_default(),
-        });
+        let scope = Arc::new(self.scope(ground, offsets, &letters));
         let (mut counted, kept_once) = self.tally(ground, &scope).await?;
         let beside = self.beside(ground, &letters).await?;
         let mut differences = Vec::new();
@@ -159,6 +150,8 @@ impl Job {
             by_offsets |= read.unsaid > 0;
             (own.dead, own.quarantined) = beside.get(partition).copied().unwrap_or_default();
             zero_sums(own, ground);
+            let told = scope.vouches.get(partition).cloned().unwrap_or_default();
+            own.told = if told == own.vouches() { Vec::new() } else { told };
         }
         for (partition, own) in &figures {
             let told = |what: String| format!("{}: {what}", name(partition));
@@ -186,6 +179,24 @@ impl Job {
             total,
         };
         Ok((reconciled, differences))
+    }
+
+    /// Where rows of `ground` belong, when the records at `kept` have theirs kept.
+    fn scope(&self, ground: &Ground<'_>, kept: Offsets, letters: &[Letter]) -> Scope {
+        let accounts = ground.accounts.as_ref();
+        let vouches = |accounts: &Accounts| -> BTreeMap<i32, Vec<(i64, i64)>> {
+            let end = |partition| ground.landed.ends.get(partition).copied().unwrap_or(0);
+            ground.from.iter().map(|(p, from)| (*p, accounts.vouches(*p, *from, end(p)))).collect()
+        };
+        Scope {
+            day: self.day,
+            from: ground.from.clone(),
+            kept: Arc::new(kept),
+            sums: ground.spec.sums.clone(),
+            zone: self.pipeline.settings.close_zone.clone().unwrap_or(TimeZone::UTC),
+            vouches: accounts.map(vouches).unwrap_or_default(),
+            late: accounts.map(|accounts| accounts.came_later(letters)).unwrap_or_default(),
+        }
     }
 
     /// A session in which rows are counted.

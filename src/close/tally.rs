@@ -1,7 +1,6 @@
 //! Counting rows: of what landed, by where each belongs; and of what is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch};
@@ -42,8 +41,8 @@ pub struct Scope {
     pub sums: Vec<String>,
     /// The zone of the days.
     pub zone: TimeZone,
-    /// Offsets for whose rows of other days another closing vouches, partition by partition.
-    pub vouched: BTreeMap<i32, Range<i64>>,
+    /// Offsets for whose rows of other days this closing vouches, partition by partition.
+    pub vouches: BTreeMap<i32, Vec<(i64, i64)>>,
     /// Records that came after they had been accounted for.
     pub late: BTreeSet<(i32, i64)>,
 }
@@ -140,8 +139,11 @@ impl Tally {
                 let value = column.value(row);
                 [came_as, became_as].iter().for_each(|class| sums[*class].add(value));
             }
-            let vouched = || scope.vouched.get(&partition).is_some_and(|offsets| offsets.contains(&offset));
-            let (rows, sums) = if !of_day && times.is_valid(row) && !vouched() {
+            let vouches = || {
+                let ranges = scope.vouches.get(&partition).into_iter().flatten();
+                ranges.into_iter().any(|(from, to)| (*from..*to).contains(&offset))
+            };
+            let (rows, sums) = if !of_day && times.is_valid(row) && vouches() {
                 let day = day_of(&mut self.last, times.value(row), &scope.zone)?;
                 if part.open.len() >= OPEN_DAYS && !part.open.contains_key(&day) {
                     return Err(too_many_days(time));

@@ -539,6 +539,24 @@ fn rows_that_vanish_before_their_day_is_closed_are_missed() {
 }
 
 #[test]
+fn days_opened_again_and_again_keep_the_accounts_of_others() {
+    let books = Books::new("close-reopened", 1);
+    let later = |n: i64| call(0, &format!("later-{n}"), 2 * 86_400 + n, n);
+    books.publish(&[call(0, "a", 10, 1), later(1)]);
+    books.closed(&[]);
+    books.publish(&[call(0, "b", 86_400 + 10, 1), later(2)]);
+    books.close_of("2026-11-23", &[]).exits(0);
+    books.publish(&[later(3)]);
+    for n in [4, 5] {
+        let reopened = books.closed(&["--reopen", "--why", "again"]);
+        assert_eq!(figures(&reopened, &["records", "kept", "outside"]), [n + 1, 1, n], "{reopened}");
+        books.publish(&[later(n)]);
+    }
+    let closed = &books.close_of("2026-11-24", &["--clock", "2026-11-26T00:00:00Z"]).exits(0).json()[0];
+    assert_eq!(figures(closed, &["records", "brought_forward", "kept"]), [1, 4, 5], "{closed}");
+}
+
+#[test]
 fn of_two_dates_at_once_each_record_is_in_one() {
     let books = Books::new("close-both", 2);
     books.publish(&a_day());

@@ -88,6 +88,9 @@ pub struct Reconciled {
     pub topic: String,
     /// Kafka's topic id.
     pub topic_id: String,
+    /// The column of the landing table that says of which day a row is; not in closings of old versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
     /// Whether the log no longer said of all records how many there were: then their offsets are counted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_offsets: bool,
@@ -128,8 +131,8 @@ pub struct Figures {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sums: BTreeMap<String, Sums>,
     /// The offsets of which the rows outside are told by their days, when that is not all: others tell of the rest.
-    #[serde(default, rename = "outside_offsets", skip_serializing_if = "Vec::is_empty")]
-    pub told: Vec<(i64, i64)>,
+    #[serde(default, rename = "outside_offsets", skip_serializing_if = "Option::is_none")]
+    pub told: Option<Vec<(i64, i64)>>,
     /// The rows outside, by their day. They have to be there when it is closed.
     #[serde(default, rename = "outside_by_day", skip_serializing_if = "BTreeMap::is_empty")]
     pub open: BTreeMap<String, Open>,
@@ -238,10 +241,16 @@ impl<'de> Deserialize<'de> for Exact {
 impl Figures {
     /// The offsets of which the rows outside are told by their days.
     pub fn vouches(&self) -> Vec<(i64, i64)> {
-        match (self.told.is_empty(), self.from, self.to) {
-            (true, Some(from), Some(to)) => vec![(from, to)],
-            _ => self.told.clone(),
+        match (&self.told, self.from, self.to) {
+            (Some(told), _, _) => told.clone(),
+            (None, Some(from), Some(to)) => vec![(from, to)],
+            (None, _, _) => Vec::new(),
         }
+    }
+
+    /// Records of which it is known what became of them.
+    pub fn found(&self) -> u64 {
+        self.landed + self.dead + self.quarantined + self.null
     }
 
     /// Adds those of another partition.
@@ -282,6 +291,15 @@ mod tests {
         sum.add(Exact { units: 5, scale: 1 });
         assert_eq!(sum.to_string(), "2.5");
         assert!(Exact { units: 20, scale: 1 }.is_same(Exact { units: 2, scale: 0 }));
+    }
+
+    #[test]
+    fn who_tells_of_no_offsets_does_not_tell_of_all() {
+        let all = Figures { from: Some(3), to: Some(9), ..Figures::default() };
+        assert_eq!(all.vouches(), [(3, 9)]);
+        let none = Figures { told: Some(Vec::new()), ..all };
+        let text = serde_json::to_string(&none).unwrap();
+        assert!(serde_json::from_str::<Figures>(&text).unwrap().vouches().is_empty(), "{text}");
     }
 
     #[test]

@@ -51,6 +51,16 @@ struct Due<'a> {
     /// Records that a retry brought, with its version.
     retried: BTreeMap<(i32, i64), i64>,
     time: &'a str,
+    /// Whether others have looked at more than what is there to be looked at.
+    is_older: bool,
+}
+
+/// What came of a look for late rows.
+pub enum Looked {
+    /// So many, by date.
+    Found(BTreeMap<String, u64>),
+    /// Others have looked at a newer version of the landing table: that one has to be looked at.
+    Older,
 }
 
 /// The table of late rows of a final table.
@@ -73,20 +83,18 @@ impl Job {
     ///
     /// # Errors
     /// `Unavailable` when the store fails.
-    pub(super) async fn find_late(
-        &self,
-        ground: &Ground<'_>,
-        sink: &SinkSpec,
-        closed: &[Closed],
-    ) -> Result<BTreeMap<String, u64>> {
+    pub(super) async fn find_late(&self, ground: &Ground<'_>, sink: &SinkSpec, closed: &[Closed]) -> Result<Looked> {
         let spec = table(sink, ground.landing.sink);
         let owner = Owner::new(&self.pipeline.name, &sink.name);
         let mut table = DeltaSink::open(&spec, owner, &self.deps.storage, Arc::clone(&self.deps.clock)).await?;
         table.add_columns().await?;
         for _ in 0..TRIES {
             let litter = Litter::default();
-            let looked = self.look(&table, ground, closed, &litter).await;
-            let Some((commit, found)) = looked? else { return Ok(BTreeMap::new()) };
+            let Some(due) = self.due(&table, ground, closed).await? else { return Ok(Looked::Found(BTreeMap::new())) };
+            if due.is_older {
+                return Ok(Looked::Older);
+            }
+            let (commit, found) = self.look(&table, ground, &due, &litter).await?;
             fault_point::pass("close.late").await?;
             let written = match table.exists() {
                 true => table.commit_next(commit).await?.is_some(),
@@ -95,7 +103,7 @@ impl Job {
             if written {
                 litter.keep();
                 keep_in_order(&self.deps, &table).await;
-                return Ok(found);
+                return Ok(Looked::Found(found));
             }
             litter.remove().await;
             table.reload().await?;
@@ -122,28 +130,31 @@ impl Job {
         Ok(context.read_table(rows)?.filter(own)?.count().await? as u64)
     }
 
-    /// What is late and was not known, written to files; `None` when there is nothing to look at.
-    async fn look(
+    /// What is to be looked at; `None` when there is nothing.
+    async fn due<'a>(
         &self,
         table: &DeltaSink,
-        ground: &Ground<'_>,
-        closed: &[Closed],
-        litter: &Litter,
-    ) -> Result<Option<(SinkCommit, BTreeMap<String, u64>)>> {
+        ground: &'a Ground<'_>,
+        closed: &'a [Closed],
+    ) -> Result<Option<Due<'a>>> {
         let (topic, id) = (&ground.landed.identity.topic, &ground.landed.identity.topic_id);
         let owner = table.owner();
         let ends = &ground.landed.ends;
+        let looked_for = |day: &Sealed<'_>| table.txn(&owner.late_of(&day.closed.date)).unwrap_or(0);
         let mut sealed = sealed_days(ground, &owner.query, closed);
+        // Others know of a newer closing of the day.
+        sealed.retain(|day| looked_for(day) <= day.closed.closing);
+        sealed.iter_mut().for_each(|day| day.is_known = looked_for(day) == day.closed.closing);
         if sealed.is_empty() {
             return Ok(None);
-        }
-        for day in &mut sealed {
-            day.is_known = table.txn(&owner.late_of(&day.closed.date)) == Some(day.closed.closing);
         }
         let position = |partition: &i32| table.txn(&owner.late(topic, id, *partition)).unwrap_or(0);
         let start: BTreeMap<i32, i64> = ends.keys().map(|partition| (*partition, position(partition))).collect();
         let since = table.txn(&owner.late_version()).unwrap_or(0);
         let version = ground.landed.version as i64;
+        // Of another landing table versions say nothing.
+        let is_ahead = since > version && sealed.iter().any(|day| day.version != i64::MAX);
+        let is_older = is_ahead || start.iter().any(|(partition, start)| *start > ends[partition]);
         let is_new = sealed.iter().any(|day| !day.is_known);
         if !is_new && start.iter().all(|(partition, start)| start >= &ends[partition]) && since >= version {
             return Ok(None);
@@ -152,16 +163,28 @@ impl Job {
         let retried = letters.filter_map(|(partition, offset, retried)| Some(((partition, offset), retried?)));
         let oldest = sealed.iter().map(|day| if day.is_known { since } else { day.version }).min().unwrap_or(0);
         let retried = retried.filter(|(_, at)| *at > oldest && *at <= version).collect();
-        let mut txns: Vec<_> = ends.iter().map(|(partition, end)| (owner.late(topic, id, *partition), *end)).collect();
-        txns.push((owner.late_version(), version));
-        let new = sealed.iter().filter(|day| !day.is_known);
+        Ok(Some(Due { sealed, start, since, retried, time: &ground.spec.time, is_older }))
+    }
+
+    /// Writes what is late to files.
+    async fn look(
+        &self,
+        table: &DeltaSink,
+        ground: &Ground<'_>,
+        due: &Due<'_>,
+        litter: &Litter,
+    ) -> Result<(SinkCommit, BTreeMap<String, u64>)> {
+        let (topic, id) = (&ground.landed.identity.topic, &ground.landed.identity.topic_id);
+        let owner = table.owner();
+        let ends = ground.landed.ends.iter();
+        let mut txns: Vec<_> = ends.map(|(partition, end)| (owner.late(topic, id, *partition), *end)).collect();
+        txns.push((owner.late_version(), ground.landed.version as i64));
+        let new = due.sealed.iter().filter(|day| !day.is_known);
         txns.extend(new.map(|day| (owner.late_of(&day.closed.date), day.closed.closing)));
-        let due = Due { sealed, start, since, retried, time: &ground.spec.time };
         let mut writer = table.writer(&self.deps.memory).noting(litter);
-        let found = self.write_late(table, ground, &due, &mut writer).await?;
+        let found = self.write_late(table, ground, due, &mut writer).await?;
         let adds = writer.close().await?;
-        let commit = SinkCommit { adds, txns, attempt: self.deps.clock.new_id(), info: owner.info() };
-        Ok(Some((commit, found)))
+        Ok((SinkCommit { adds, txns, attempt: self.deps.clock.new_id(), info: owner.info() }, found))
     }
 
     async fn write_late(

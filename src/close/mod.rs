@@ -22,14 +22,15 @@ mod staged;
 mod tally;
 mod upkeep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::accounts::numbers;
 use self::books::{Books, Closing};
 use self::land::{Asked, Landed, Landing};
+use self::late::Looked;
 use self::prepare::discard;
-use self::reconcile::Ground;
 use self::seal::Sealed;
 use crate::engine::{Deps, Stop};
 use crate::error::{Error, Result};
@@ -100,7 +101,10 @@ pub struct Outcome {
 impl Outcome {
     fn new(closed: Closed, known: &Known) -> Self {
         let mut open = BTreeMap::new();
-        for (day, rows) in closed.reconciled.iter().flat_map(|own| &own.total.open) {
+        // Each final table of a landing table tells of the same rows.
+        let mut landings = BTreeSet::new();
+        let own = closed.reconciled.iter().filter(|own| landings.insert(&own.landing));
+        for (day, rows) in own.flat_map(|own| &own.total.open) {
             if *day < closed.date && !known.contains_key(day) {
                 *open.entry(day.clone()).or_default() += rows.rows;
             }
@@ -108,6 +112,11 @@ impl Outcome {
         let (late, differences) = (BTreeMap::new(), Vec::new());
         Self { closed, before: false, adjustments: 0, late, behind: 0, open, differences }
     }
+}
+
+/// The name of the zone of a pipeline's days.
+fn zone_of(pipeline: &Pipeline) -> &str {
+    pipeline.settings.close_zone.as_ref().and_then(|zone| zone.iana_name()).unwrap_or("UTC")
 }
 
 /// The closings of the job, by date.
@@ -145,13 +154,12 @@ impl Job {
             }
             complete => complete?,
         };
-        let pinned = self.pinned().await?;
-        let mut known = known;
+        let (number, mut known) = (numbers(&known).get(&date).copied(), known);
         for _ in 0..TRIES {
             // After the books were read: nothing that others have accounted for is missing then.
             let landed = self.land_all(&landings, &asked).await?;
             let grounds = self.grounds(&landings, &landed, &known).await?;
-            let prepared = pinned.prepare(&finals, &grounds, &known, complete_by).await?;
+            let prepared = self.pinned().await?.prepare(&finals, &grounds, &known, complete_by).await?;
             if self.dry_run || !prepared.differences.is_empty() {
                 discard(&prepared.staged).await;
                 let behind = landed.iter().map(|landed| landed.behind).sum();
@@ -163,23 +171,27 @@ impl Job {
             }
             let (closing, before) = match self.seal(&mut books, prepared).await? {
                 Sealed::Ours(closing) => (closing, false),
-                Sealed::Theirs(closing) if self.reopen.is_some() => {
-                    return Err(Error::unavailable(format!(
-                        "{date} was closed anew by somebody else meanwhile (closing {}): look at that one, and say it \
-                         again where it is not enough",
-                        closing.closed.closing
-                    )));
-                }
                 Sealed::Theirs(closing) => (closing, true),
                 Sealed::Nobody => {
                     self.deps.observer.note("another date was closed meanwhile: the figures are made again after it");
                     known = books.read().await?;
-                    continue;
+                    known = self.finish_others(&mut books, known).await?;
+                    match known.get(&date) {
+                        Some(theirs) if Some(theirs.closed.closing) != number => (theirs.clone(), true),
+                        _ => continue,
+                    }
                 }
             };
+            if before && self.reopen.is_some() {
+                return Err(Error::unavailable(format!(
+                    "{date} was closed anew by somebody else meanwhile (closing {}): look at that one, and say it \
+                     again where it is not enough",
+                    closing.closed.closing
+                )));
+            }
             self.finish(&mut books, &closing).await?;
             let known = books.read().await?;
-            let late = self.late(&grounds, &known).await?;
+            let late = self.late(&landings, &asked, &known).await?;
             let adjustments = self.known_late(&closing.closed).await?;
             return Ok(Outcome { before, adjustments, late, ..Outcome::new(closing.closed, &known) });
         }
@@ -197,6 +209,15 @@ impl Job {
                      pipeline keeps its close_zone; with another one give it another name (SET flumen.pipeline) and \
                      other final tables",
                     self.day.date
+                )));
+            }
+            // Rows of other days were told by the days of that zone.
+            if *zone != zone_of(&self.pipeline) {
+                return Err(Error::invalid(format!(
+                    "{date} was closed as a day of {zone}, and close_zone is {} now: days would be other hours. A \
+                     pipeline keeps its close_zone; with another one give it another name (SET flumen.pipeline) and \
+                     other final tables",
+                    zone_of(&self.pipeline)
                 )));
             }
         }
@@ -265,8 +286,7 @@ impl Job {
     /// Late rows, once the landing tables are where their topics are now.
     async fn look_again(&self, landings: &[Landing<'_>], known: &Known) -> Result<BTreeMap<String, u64>> {
         let asked = self.ask(landings).await?;
-        let landed = self.land_all(landings, &asked).await?;
-        self.late(&self.bare_grounds(landings, &landed).await?, known).await
+        self.late(landings, &asked, known).await
     }
 
     async fn land_all(&self, landings: &[Landing<'_>], asked: &[Asked]) -> Result<Vec<Landed>> {
@@ -277,33 +297,89 @@ impl Job {
         Ok(landed)
     }
 
-    /// Late rows of all landing tables that were not known.
-    async fn late(&self, grounds: &[Ground<'_>], known: &Known) -> Result<BTreeMap<String, u64>> {
+    /// Late rows of all landing tables that were not known, by the date that they are late for.
+    async fn late(&self, landings: &[Landing<'_>], asked: &[Asked], known: &Known) -> Result<BTreeMap<String, u64>> {
         let closed: Vec<Closed> =
             known.values().filter(|closing| closing.is_done).map(|closing| closing.closed.clone()).collect();
-        let mut all = BTreeMap::new();
-        for ground in grounds {
-            for sink in self.keepers(ground) {
-                for (date, rows) in self.find_late(ground, sink, &closed).await? {
-                    *all.entry(date).or_default() += rows;
+        // By the landing table and the final one.
+        let mut found: BTreeMap<(String, String), BTreeMap<String, u64>> = BTreeMap::new();
+        let mut landings_older = Vec::new();
+        for _ in 0..TRIES {
+            let mut older = Vec::new();
+            let landed = self.land_all(landings, asked).await?;
+            for ground in self.bare_grounds(landings, &landed).await? {
+                for sink in self.keepers(&ground.landing.sink.name) {
+                    match self.find_late(&ground, sink, &closed).await? {
+                        Looked::Found(more) => {
+                            let tables = (ground.landing.sink.name.clone(), sink.name.clone());
+                            let found = found.entry(tables).or_default();
+                            more.into_iter().for_each(|(date, rows)| *found.entry(date).or_default() += rows);
+                        }
+                        // The table is read again as it is now.
+                        Looked::Older => older.push(ground.landed.location()),
+                    }
                 }
             }
+            if older.is_empty() {
+                return Ok(once(found));
+            }
+            landings_older = older;
         }
-        Ok(all)
+        Err(Error::invalid(format!(
+            "table `{}` has less than what was looked at for late records: was it made anew? Restore it, or delete the \
+             final tables, their adjustments and the books together to begin anew",
+            landings_older.join("`, `")
+        )))
     }
 
     /// The final tables that keep rows of a landing table.
-    fn keepers(&self, ground: &Ground<'_>) -> impl Iterator<Item = &SinkSpec> {
-        let landing = ground.landing.sink.name.clone();
-        self.pipeline.sinks.iter().filter(move |sink| sink.rows_of.as_ref() == Some(&landing))
+    fn keepers(&self, landing: &str) -> impl Iterator<Item = &SinkSpec> {
+        self.pipeline.sinks.iter().filter(move |sink| sink.rows_of.as_deref() == Some(landing))
     }
 
     /// How many rows are known to be late for a closing.
     async fn known_late(&self, closed: &Closed) -> Result<u64> {
-        let mut all = 0;
-        for sink in self.pipeline.sinks.iter().filter(|sink| sink.rows_of.is_some()) {
-            all += self.adjustments(sink, closed).await?;
+        let mut all = BTreeMap::new();
+        for sink in &self.pipeline.sinks {
+            let Some(landing) = &sink.rows_of else { continue };
+            let rows = self.adjustments(sink, closed).await?;
+            all.insert((landing.clone(), sink.name.clone()), BTreeMap::from([((), rows)]));
         }
-        Ok(all)
+        Ok(once(all).into_values().sum())
+    }
+}
+
+/// Rows of landing tables that final tables of theirs have found, each counted once.
+fn once<K: Ord>(found: BTreeMap<(String, String), BTreeMap<K, u64>>) -> BTreeMap<K, u64> {
+    let mut landings: BTreeMap<String, BTreeMap<K, u64>> = BTreeMap::new();
+    for ((landing, _), rows) in found {
+        let own = landings.entry(landing).or_default();
+        for (key, rows) in rows {
+            let most = own.entry(key).or_default();
+            *most = rows.max(*most);
+        }
+    }
+    let mut all = BTreeMap::new();
+    for (key, rows) in landings.into_values().flatten() {
+        *all.entry(key).or_default() += rows;
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_final_tables_of_a_landing_table_find_the_same_rows() {
+        let found = |landing: &str, table: &str, rows: &[(&'static str, u64)]| {
+            ((landing.to_owned(), table.to_owned()), rows.iter().copied().collect::<BTreeMap<_, _>>())
+        };
+        let all = once(BTreeMap::from([
+            found("calls", "by_call", &[("22", 3), ("23", 1)]),
+            found("calls", "by_account", &[("22", 3)]),
+            found("chats", "by_chat", &[("22", 2)]),
+        ]));
+        assert_eq!(all, BTreeMap::from([("22", 5), ("23", 1)]));
     }
 }

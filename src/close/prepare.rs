@@ -56,7 +56,7 @@ impl Job {
         for ground in &mut grounds {
             let landed = ground.landed;
             let date = self.day.date.to_string();
-            let accounts = Accounts::new(known, &date, &landed.table, &landed.location(), &landed.identity)?;
+            let accounts = Accounts::new(known, &date, landed, &ground.spec.time)?;
             self.find_ranges(ground, accounts).await?;
         }
         Ok(grounds)
@@ -233,14 +233,13 @@ impl Job {
         for table in &tables {
             content.update(format!("{}\n{}\n", table.table, table.sha256));
         }
-        let zone = self.pipeline.settings.close_zone.as_ref().and_then(|zone| zone.iana_name());
         Closed {
             job: self.pipeline.name.clone(),
             date,
             closing: before.unwrap_or(0) + 1,
             reopens: before,
             why: self.reopen.clone(),
-            zone: zone.unwrap_or("UTC").to_owned(),
+            zone: super::zone_of(&self.pipeline).to_owned(),
             day_start: self.day.start,
             day_end: self.day.end,
             lateness_seconds: self.lateness.as_secs(),

@@ -15,6 +15,7 @@ use jiff::tz::TimeZone;
 use roaring::RoaringTreemap;
 use tokio::task::JoinSet;
 
+use super::accounts::is_in;
 use super::closed::{Exact, Figures, Open, Sums};
 use crate::error::{Error, Result};
 use crate::observe::grouped;
@@ -43,7 +44,9 @@ pub struct Scope {
     pub zone: TimeZone,
     /// Offsets for whose rows of other days this closing vouches, partition by partition.
     pub vouches: BTreeMap<i32, Vec<(i64, i64)>>,
-    /// Records that came after they had been accounted for.
+    /// Offsets of whose rows of the day closings of other days have told, partition by partition.
+    pub told: BTreeMap<i32, Vec<(i64, i64)>>,
+    /// Records among them that came after that.
     pub late: BTreeSet<(i32, i64)>,
 }
 
@@ -60,8 +63,8 @@ struct Part {
     sums: Vec<[Exact; 5]>,
     /// Rows outside by their days, with their sums.
     open: BTreeMap<Date, (u64, Vec<Exact>)>,
-    /// Rows brought forward that nobody knew of: their records came later.
-    unknown: (u64, Vec<Exact>),
+    /// Rows of the day of which closings of other days have told.
+    told: (u64, Vec<Exact>),
 }
 
 /// Rows of a landing table, counted.
@@ -72,7 +75,7 @@ pub struct Tally {
     last: Option<(i64, Date)>,
 }
 
-/// The figures of a partition, and of its rows brought forward those that an earlier closing has seen.
+/// The figures of a partition, and its rows of the day of which closings of other days have told.
 pub type Counted = (Figures, Open);
 
 /// Numbers that add up.
@@ -139,18 +142,17 @@ impl Tally {
                 let value = column.value(row);
                 [came_as, became_as].iter().for_each(|class| sums[*class].add(value));
             }
-            let vouches = || {
-                let ranges = scope.vouches.get(&partition).into_iter().flatten();
-                ranges.into_iter().any(|(from, to)| (*from..*to).contains(&offset))
+            let is_among = |ranges: &BTreeMap<i32, Vec<(i64, i64)>>| {
+                ranges.get(&partition).is_some_and(|ranges| is_in(ranges, offset))
             };
-            let (rows, sums) = if !of_day && times.is_valid(row) && vouches() {
+            let (rows, sums) = if !of_day && times.is_valid(row) && is_among(&scope.vouches) {
                 let day = day_of(&mut self.last, times.value(row), &scope.zone)?;
                 if part.open.len() >= OPEN_DAYS && !part.open.contains_key(&day) {
                     return Err(too_many_days(time));
                 }
                 part.open.entry(day).or_default()
-            } else if !is_new && scope.late.contains(&(partition, offset)) {
-                &mut part.unknown
+            } else if of_day && is_among(&scope.told) && !scope.late.contains(&(partition, offset)) {
+                &mut part.told
             } else {
                 continue;
             };
@@ -173,7 +175,7 @@ impl Tally {
             for (day, more) in more.open {
                 add(part.open.entry(day).or_default(), &more);
             }
-            add(&mut part.unknown, &more.unknown);
+            add(&mut part.told, &more.told);
         }
     }
 
@@ -181,24 +183,13 @@ impl Tally {
     pub fn figures(self, columns: &[String]) -> BTreeMap<i32, Counted> {
         let open = |(rows, sums): (u64, Vec<Exact>)| Open { rows, sums: columns.iter().cloned().zip(sums).collect() };
         let named = |part: Part| {
-            let unknown = open(part.unknown);
+            let told = open(part.told);
             let sums = columns.iter().zip(part.sums);
             let sums = sums.map(|(column, [landed, brought_forward, outside, kept, duplicates])| {
                 (column.clone(), Sums { landed, brought_forward, outside, kept, duplicates })
             });
-            let sums: BTreeMap<String, Sums> = sums.collect();
-            let seen = |(column, sums): (&String, &Sums)| {
-                let mut seen = sums.brought_forward;
-                let unknown = unknown.sums.get(column).copied().unwrap_or_default();
-                seen.add(Exact { units: -unknown.units, ..unknown });
-                (column.clone(), seen)
-            };
-            let seen = Open {
-                rows: part.figures.brought_forward.saturating_sub(unknown.rows),
-                sums: sums.iter().map(seen).collect(),
-            };
             let days = part.open.into_iter().map(|(day, counted)| (day.to_string(), open(counted)));
-            (Figures { sums, open: days.collect(), ..part.figures }, seen)
+            (Figures { sums: sums.collect(), open: days.collect(), ..part.figures }, told)
         };
         self.parts.into_iter().map(|(partition, part)| (partition, named(part))).collect()
     }

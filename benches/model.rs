@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use flumen::model;
+use flumen::model::{self, Column, Language};
 
 /// What DataFusion hands over at a time.
 const ROWS: usize = 8192;
@@ -23,11 +23,11 @@ fn score(c: &mut Criterion) {
     group.throughput(Throughput::Elements(ROWS as u64));
     for (name, file) in [("100 trees of depth 6", "click_probability"), ("linear", "click_probability_linear")] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("queries/data/{file}.json"));
-        let model = model::load(file, "XGBOOST", &path, None).unwrap();
-        let columns: Vec<&[f64]> = columns[..model.features()].iter().map(Vec::as_slice).collect();
-        let mut out = vec![0.0; ROWS];
+        let model = model::load(file, Language::Xgboost, &path, None).unwrap();
+        let features = model.about().features.len();
+        let columns: Vec<Column<'_>> = columns[..features].iter().map(|column| Column::Numbers(column)).collect();
         group.bench_function(name, |bencher| {
-            bencher.iter(|| model.predict(black_box(&columns), black_box(&mut out)).unwrap());
+            bencher.iter(|| model.score(black_box(&columns), ROWS).unwrap());
         });
     }
     group.finish();

@@ -112,13 +112,12 @@ fn join(runtime: &Runtime, rounds: usize) {
 
 fn score(rounds: usize) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("queries/data/click_probability.json");
-    let model = model::load("click_probability", "XGBOOST", &path, None).expect("a model");
+    let model = model::load("click_probability", model::Language::Xgboost, &path, None).expect("a model");
     let column = |step: usize| (0..ROWS).map(|row| (row * step % 997) as f64 / 9.0).collect::<Vec<f64>>();
-    let columns: Vec<Vec<f64>> = (0..model.features()).map(|feature| column(31 + 26 * feature)).collect();
-    let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
-    let mut out = vec![0.0; ROWS];
+    let columns: Vec<Vec<f64>> = (0..model.about().features.len()).map(|feature| column(31 + 26 * feature)).collect();
+    let columns: Vec<_> = columns.iter().map(|column| model::Column::Numbers(column)).collect();
     for _ in 0..rounds {
-        model.predict(&columns, &mut out).expect("scores");
+        std::hint::black_box(model.score(&columns, ROWS).expect("scores"));
     }
 }
 

@@ -13,6 +13,7 @@ mod output;
 mod record;
 mod replay;
 mod run;
+mod score;
 mod sql;
 mod status;
 mod table;
@@ -105,6 +106,8 @@ enum Verb {
     Close(close::CloseVerb),
     /// Two tables, compared: columns, rows, how far each column is the same
     Diff(diff::Diff),
+    /// A model over the rows of a file, compared with what its training library predicts
+    Score(score::Score),
     /// Look at records that could not be decoded, and decode them again
     DeadLetters(dead_letters::DeadLetters),
     /// Compact small files, write checkpoints, clean logs up, vacuum
@@ -147,6 +150,7 @@ fn run() -> Result<()> {
             Verb::Test(verb) => verb.run(&cli.globals),
             Verb::Close(verb) => verb.run(&cli.globals).await,
             Verb::Diff(verb) => verb.run(&cli.globals).await,
+            Verb::Score(verb) => verb.run(&cli.globals).await,
             Verb::DeadLetters(verb) => verb.run(&cli.globals).await,
             Verb::Maintain(verb) => verb.run(&cli.globals).await,
         }

@@ -17,6 +17,7 @@ mod letter;
 mod letter_box;
 mod letter_list;
 mod letter_log;
+mod models;
 mod position;
 mod quarantine;
 mod query;

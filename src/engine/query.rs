@@ -15,7 +15,7 @@ use super::position::Lost;
 use super::query_plan::{Executable, Plans, Shape};
 use super::query_topic::Topic;
 use super::records::RecordCounts;
-use super::runner::{Planned, Post, Ran, Read, Runner, Share, Taken};
+use super::runner::{Planned, Post, Ran, Read, Runner, Share, Taken, Used};
 use super::session::{QuerySession, SessionParts};
 use super::side::{self, SideTables};
 use super::topic::Slice;
@@ -170,7 +170,12 @@ impl StreamingQuery {
         let shares: Vec<Share> = self.topics.iter_mut().map(standing).collect();
         let nothing =
             Content { adds: Vec::new(), side: Vec::new(), records: Records::default(), rows: Rows::default() };
-        let commit = self.commit_of((self.batch, self.deps.clock.now()), &shares, &[], nothing);
+        let commit = self.commit_of(
+            (self.batch, self.deps.clock.now()),
+            &shares,
+            Used { lookups: &[], models: self.session.models() },
+            nothing,
+        );
         fault_point::pass("positions").await?;
         let committed = if self.sink.exists() {
             self.sink.commit(commit).await?
@@ -267,7 +272,7 @@ impl StreamingQuery {
         fault_point::pass("plan").await?;
         let asked = watch.elapsed();
         let clock = self.deps.clock.now();
-        if self.session.refresh_lookups().await? {
+        if self.session.refresh(&self.sink_spec.name, self.deps.observer.as_ref()).await? {
             self.plans = Plans::new(&self.pipeline, &self.sink_spec, &self.session.state(clock)?).await?;
         }
         let shape = self.shape(shares.iter().flat_map(|share| &share.ranges));
@@ -293,6 +298,7 @@ impl StreamingQuery {
             posts,
             executable,
             lookups,
+            models: self.session.models().to_vec(),
             lag,
             watch,
             since_last,
@@ -470,7 +476,7 @@ impl StreamingQuery {
         let side = SideFiles::merged(letters.into_iter().chain(quarantine));
         let watch = Stopwatch::start();
         let content = Content { adds, side: side.clone(), records, rows };
-        let commit = self.commit_of((planned.batch, planned.clock), &planned.shares, &planned.lookups, content);
+        let commit = self.commit_of((planned.batch, planned.clock), &planned.shares, planned.versions(), content);
         let owed = (!side.is_empty()).then(|| SideCommit {
             marker: self.sink.owner().side(),
             number: planned.batch,
@@ -546,7 +552,7 @@ impl StreamingQuery {
         &self,
         (batch, clock): (i64, DateTime<Utc>),
         shares: &[Share],
-        lookups: &[(String, String)],
+        Used { lookups, models }: Used<'_>,
         content: Content,
     ) -> SinkCommit {
         let Content { adds, side, records, rows } = content;
@@ -571,7 +577,6 @@ impl StreamingQuery {
             }));
         }
         txns.extend(owner.side_marker(batch, !side.is_empty(), self.sink.txn(&owner.side())));
-        let models = self.session.models();
         // A bounded run does not wait for brokers for ever.
         let trigger = self.deps.patience.is_none().then_some(self.pipeline.settings.trigger);
         let info =

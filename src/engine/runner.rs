@@ -57,10 +57,27 @@ pub(crate) struct Planned {
     /// Until it has run: a plan holds the hash tables of its joins.
     pub(crate) executable: Option<Executable>,
     pub(crate) lookups: Vec<(String, String)>,
+    pub(crate) models: Vec<(String, String)>,
     pub(crate) lag: u64,
     pub(crate) watch: Stopwatch,
     pub(crate) since_last: f64,
     pub(crate) durations: Durations,
+}
+
+/// What a micro-batch used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used<'a> {
+    /// Name and version of each lookup.
+    pub(crate) lookups: &'a [(String, String)],
+    /// Name and SHA-256 of each model.
+    pub(crate) models: &'a [(String, String)],
+}
+
+impl Planned {
+    /// Name and version of its lookups, name and SHA-256 of its models.
+    pub(crate) fn versions(&self) -> Used<'_> {
+        Used { lookups: &self.lookups, models: &self.models }
+    }
 }
 
 /// What a micro-batch reads: the topic by its place in the query, and a range of it.

@@ -10,7 +10,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, TaskContext};
-use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
@@ -18,12 +18,13 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::future::try_join_all;
 
 use super::first_of_key::FirstOfKey;
+use super::models::{self, Models};
 use super::topic::{OpenLog, Slice, TopicTable};
 use super::{Deps, selection};
 use crate::error::Result;
 use crate::lookup::Lookup;
-use crate::model::{self, Model, ModelUdf};
-use crate::pipeline::{LookupSpec, ModelSpec, Pipeline, QuerySpec};
+use crate::observe::Observer;
+use crate::pipeline::{Fit, LookupSpec, ModelSpec, Pipeline, QuerySpec};
 use crate::registry::Registry;
 use crate::storage::Storage;
 
@@ -114,7 +115,7 @@ pub struct QuerySession {
     context: SessionContext,
     topics: Vec<Arc<TopicTable>>,
     lookups: Vec<Lookup>,
-    models: Vec<(String, String)>,
+    models: Models,
     /// Name and version of what stands for sinks.
     stood_in: Vec<(String, String)>,
 }
@@ -128,7 +129,7 @@ impl QuerySession {
         let config = config(pipeline, !parts.topics.is_empty())?;
         let context = SessionContext::new_with_state(state(config, deps, parts.hashes && parts.topics.is_empty()));
         let mut session =
-            Self { context, topics: Vec::new(), lookups: Vec::new(), models: Vec::new(), stood_in: Vec::new() };
+            Self { context, topics: Vec::new(), lookups: Vec::new(), models: Models::default(), stood_in: Vec::new() };
         for spec in pipeline.sources.iter().filter(|s| parts.topics.contains(&s.name)) {
             let open: Option<OpenLog> = parts.connect.then(|| {
                 let (topics, spec, patience) = (Arc::clone(&deps.topics), spec.clone(), deps.patience);
@@ -150,7 +151,7 @@ impl QuerySession {
             }
         }
         for spec in pipeline.models.iter().filter(|m| parts.models.contains(&m.name)) {
-            session.add_model(spec)?;
+            session.models.add(spec, &session.context)?;
         }
         Ok(session)
     }
@@ -174,25 +175,18 @@ impl QuerySession {
         Ok(())
     }
 
-    fn add_model(&mut self, spec: &ModelSpec) -> Result<()> {
-        let model = load_model(spec)?;
-        self.models.push((spec.name.clone(), model.sha256().to_owned()));
-        let udf = ModelUdf::try_new(&spec.name, spec.arguments.clone(), spec.returns.clone(), model)?;
-        self.context.register_udf(ScalarUDF::from(udf));
-        Ok(())
-    }
-
-    /// Reads those lookups again whose version has changed, and says whether one has: plans that were made before read
-    /// the old rows.
+    /// Reads those lookups again whose version has changed, takes over models whose files have, and says whether there
+    /// was any: plans that were made before read the old rows and score with the old models.
     ///
     /// # Errors
     /// What reading a lookup returns.
-    pub(crate) async fn refresh_lookups(&mut self) -> Result<bool> {
+    pub(crate) async fn refresh(&mut self, query: &str, observer: &dyn Observer) -> Result<bool> {
         let changed = try_join_all(self.lookups.iter_mut().map(Lookup::refresh)).await?;
         for (lookup, _) in self.lookups.iter().zip(&changed).filter(|(_, changed)| **changed) {
             self.register(lookup.name(), lookup.provider())?;
         }
-        Ok(changed.contains(&true))
+        let is_taken = self.models.refresh(&self.context, query, observer).await;
+        Ok(changed.contains(&true) || is_taken)
     }
 
     /// The session at this time of day: `now()` is `clock` in every plan made from it.
@@ -218,7 +212,7 @@ impl QuerySession {
 
     /// Name and SHA-256 of each model.
     pub fn models(&self) -> &[(String, String)] {
-        &self.models
+        self.models.versions()
     }
 
     /// What tasks of a plan run in.
@@ -286,10 +280,6 @@ fn state(config: SessionConfig, deps: &Deps, hashes: bool) -> SessionState {
     builder.with_physical_optimizer_rules(rules).build()
 }
 
-fn load_model(spec: &ModelSpec) -> Result<Arc<dyn Model>> {
-    model::load(&spec.name, &spec.language, &spec.path, None)
-}
-
 /// A session's options: those of the file's `SET`s over ours. `streams`: it has topics.
 pub(crate) fn config(pipeline: &Pipeline, streams: bool) -> Result<SessionConfig> {
     let mut config = SessionConfig::new();
@@ -321,8 +311,9 @@ impl crate::pipeline::Facts for Facts<'_> {
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(read))
     }
 
-    fn model_arity(&self, spec: &ModelSpec) -> Result<usize> {
-        Ok(load_model(spec)?.features())
+    fn check_model(&self, spec: &ModelSpec) -> Result<Fit> {
+        Ok(models::function(spec, &models::load(spec)?)
+            .map_or_else(|error| Fit::Differs(error.message().to_owned()), |_| Fit::Fits))
     }
 
     fn check_kafka_property(&self, name: &str, value: &str) -> Result<(), String> {

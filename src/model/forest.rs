@@ -1,10 +1,15 @@
-//! Ensembles of binary decision trees over f32 features, evaluated a block of rows at a time.
+//! Ensembles of binary decision trees, evaluated a block of rows at a time in the float type of their library.
 //!
 //! Layout: all nodes of all trees in one array, breadth first, so that the right child follows the left one and a step
 //! is `left + (value >= threshold)`, without a branch. A leaf is a node that leads to itself, so that every row of a
-//! block takes the same number of steps. A missing value costs nothing extra: each feature has two slots in the block,
-//! one with missing = -∞ (goes left everywhere) and one with +∞ (goes right everywhere), and a node reads the slot of
-//! its default direction. Several rows walk one tree in turn, which hides the latency of the loads.
+//! block takes the same number of steps. A missing value costs nothing extra: a feature has a slot in the block for
+//! each way in which nodes treat a missing one (as -∞, which goes left everywhere, as +∞, which goes right, as zero),
+//! and a node reads the slot that it means. Several rows walk one tree in turn, which hides the latency of the loads.
+//! Trees that ask whether a category is in a set are walked row by row.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::ops::{AddAssign, Mul};
 
 use crate::error::{Error, Result};
 
@@ -14,144 +19,357 @@ const BLOCK_ROWS: usize = 64;
 const LANES: usize = 16;
 /// Steps after which a walk looks whether all its rows have reached a leaf.
 const STRIDE: u32 = 8;
+/// Marks the slot of a node that looks into a set: the rest is its number.
+const SET: u32 = 1 << 31;
+/// Numbers up to this are zero where a library takes zeros for missing values (LightGBM's `kZeroThreshold`).
+const ZERO: f64 = 1e-35;
 
-/// A tree as its file says it: parallel arrays over the nodes, node 0 is the root.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TreeArrays<'a> {
-    /// The left child of each node, negative for a leaf.
-    pub left: &'a [i32],
-    /// The right child of each node.
-    pub right: &'a [i32],
-    /// The feature that each inner node compares.
-    pub feature: &'a [u32],
-    /// The threshold of each inner node (a smaller value goes left), the value of each leaf.
-    pub condition: &'a [f32],
-    /// Where a missing value goes.
-    pub default_left: &'a [bool],
+/// The float types in which libraries compare and add up.
+pub(super) trait Real:
+    Copy + Debug + Default + PartialOrd + AddAssign + Mul<Output = Self> + Send + Sync + 'static
+{
+    const NAN: Self;
+    const MAX: Self;
+    const MIN: Self;
+    /// Of a feature: rounded to nearest.
+    fn of(value: f64) -> Self;
+    fn widened(self) -> f64;
+    /// The next bigger number.
+    fn above(self) -> Self;
+}
+
+macro_rules! real {
+    ($float:ty) => {
+        impl Real for $float {
+            const NAN: Self = <$float>::NAN;
+            const MAX: Self = <$float>::INFINITY;
+            const MIN: Self = <$float>::NEG_INFINITY;
+
+            #[inline]
+            fn of(value: f64) -> Self {
+                value as $float
+            }
+
+            #[inline]
+            fn widened(self) -> f64 {
+                f64::from(self)
+            }
+
+            fn above(self) -> Self {
+                self.next_up()
+            }
+        }
+    };
+}
+
+real!(f32);
+real!(f64);
+
+/// A node of a tree as its file says it; node 0 is the root.
+#[derive(Debug, Clone)]
+pub(super) enum Branch<T> {
+    /// What is added to the group of the tree.
+    Leaf(T),
+    /// What is added to each group.
+    Leaves(Box<[T]>),
+    /// An inner node.
+    Split(Split<T>),
+}
+
+/// An inner node.
+#[derive(Debug, Clone)]
+pub(super) struct Split<T> {
+    /// The feature that it looks at.
+    pub feature: u32,
+    /// What sends a row to the left.
+    pub test: Test<T>,
+    /// Where a row without a value goes. Nodes that look into a set know of `Left` and `Right` alone.
+    pub missing: Missing,
+    /// The child of a row that passes.
+    pub left: u32,
+    /// The other one.
+    pub right: u32,
+}
+
+/// What sends a row to the left.
+#[derive(Debug, Clone)]
+pub(super) enum Test<T> {
+    /// A value that is smaller.
+    Below(T),
+    /// A value that is not bigger.
+    AtMost(T),
+    /// The same value.
+    #[allow(dead_code, reason = "a mode of ONNX's trees, which are not read yet")]
+    Equal(T),
+    /// A category that is in the set, or with `inside_left: false` one that is not.
+    Among { set: CategorySet, inside_left: bool },
+}
+
+/// Categories: whole numbers, as bits.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CategorySet {
+    /// Bit `c % 64` of word `c / 64` is category `c`.
+    pub words: Box<[u64]>,
+    /// How a value that is no whole number is one.
+    pub rule: CategoryRule,
+}
+
+/// How a value becomes a category. One that becomes none is in no set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum CategoryRule {
+    /// Cut off towards zero; -0.5 is category 0.
+    #[default]
+    Truncated,
+    /// Cut off, and none below zero.
+    NotNegative,
+    /// Only whole numbers are categories.
+    Whole,
+}
+
+/// How a node treats a missing value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Missing {
+    /// NaN goes left.
+    Left,
+    /// NaN goes right.
+    Right,
+    /// NaN is zero.
+    AsZero,
+    /// NaN and zero go left.
+    ZeroLeft,
+    /// NaN and zero go right.
+    ZeroRight,
+    /// NaN stays: for nodes that look into a set.
+    Kept,
+}
+
+impl CategorySet {
+    /// The set of these categories.
+    pub fn new(categories: impl IntoIterator<Item = u32>, rule: CategoryRule) -> Self {
+        let mut words = Vec::new();
+        for category in categories {
+            let word = category as usize / 64;
+            if words.len() <= word {
+                words.resize(word + 1, 0_u64);
+            }
+            words[word] |= 1 << (category % 64);
+        }
+        Self { words: words.into(), rule }
+    }
+
+    fn holds(&self, value: f64) -> bool {
+        let is_one = match self.rule {
+            CategoryRule::Truncated => value > -1.0,
+            CategoryRule::NotNegative => value >= 0.0,
+            CategoryRule::Whole => value >= 0.0 && value.fract() == 0.0,
+        };
+        // A cast cuts off, and stops at the biggest number.
+        let category = value as u64;
+        is_one && self.words.get((category / 64) as usize).is_some_and(|word| word >> (category % 64) & 1 == 1)
+    }
 }
 
 /// The trees of an ensemble, ready to be walked.
 #[derive(Debug)]
-pub(super) struct Forest {
+pub(super) struct Forest<T> {
     features: usize,
-    nodes: Vec<Node>,
-    trees: Vec<Tree>,
+    groups: usize,
+    nodes: Vec<Node<T>>,
+    trees: Vec<Tree<T>>,
+    /// Features as nodes look at them.
+    slots: Vec<(u32, Missing)>,
+    slot_of: HashMap<(u32, Missing), u32>,
+    lookups: Vec<Lookup<T>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Node {
+struct Node<T> {
     /// The threshold; NaN for a leaf, which no value reaches.
-    threshold: f32,
-    /// Twice the feature, plus one where a missing value goes right.
+    threshold: T,
+    /// The slot, or with [`SET`] the number of a lookup.
     slot: u32,
     /// The left child; the right one is the next. A leaf's is itself.
     left: u32,
 }
 
+/// A node that looks for more than where a value lies.
 #[derive(Debug)]
-struct Tree {
+struct Lookup<T> {
+    slot: u32,
+    test: Test<T>,
+    missing_left: bool,
+}
+
+#[derive(Debug)]
+struct Tree<T> {
     root: u32,
     /// Steps from the root to the deepest leaf.
     depth: u32,
-    /// The value of each leaf, by its distance from `root` in the node array; 0 for inner nodes.
-    values: Vec<f32>,
+    /// The group to which the leaves add; of no meaning where they add to all.
+    group: usize,
+    /// Whether it has lookups.
+    looks_up: bool,
+    /// How many numbers each leaf has: one, or one for each group.
+    width: usize,
+    /// The numbers of each leaf, by its distance from `root` in the node array; 0 for inner nodes.
+    values: Vec<T>,
 }
 
-/// A block of rows: `[2 * feature + default_right][row]`.
-type Slots = [[f32; BLOCK_ROWS]];
+/// A block of rows, by slot.
+type Slots<T> = [[T; BLOCK_ROWS]];
 
-impl Forest {
-    /// A forest without trees over this many features.
-    pub fn new(features: usize) -> Self {
-        Self { features, nodes: Vec::new(), trees: Vec::new() }
+impl<T: Real> Forest<T> {
+    /// A forest without trees over this many features, whose trees add up to this many sums.
+    pub fn new(features: usize, groups: usize) -> Self {
+        Self {
+            features,
+            groups: groups.max(1),
+            nodes: Vec::new(),
+            trees: Vec::new(),
+            slots: Vec::new(),
+            slot_of: HashMap::new(),
+            lookups: Vec::new(),
+        }
     }
 
-    /// Adds a tree; its leaves count `weight` times.
+    /// How many trees it has.
+    pub fn trees(&self) -> usize {
+        self.trees.len()
+    }
+
+    /// Adds a tree whose leaves add to the sum `group`; they count `weight` times.
     ///
     /// # Errors
-    /// `Invalid` when the arrays do not describe a tree: lengths, children or features out of range, a node with two
-    /// parents, a number that is not finite.
-    pub fn push(&mut self, tree: TreeArrays<'_>, weight: f32) -> Result<()> {
-        let nodes = tree.left.len();
-        let lengths = [tree.right.len(), tree.feature.len(), tree.condition.len(), tree.default_left.len()];
-        if nodes == 0 || lengths.iter().any(|&length| length != nodes) {
-            return Err(Error::invalid(format!("its arrays have lengths {nodes} and {lengths:?}")));
-        }
+    /// `Invalid` when the nodes are no tree: children, features or the group out of range, a node with two parents,
+    /// leaves of different lengths, a threshold that is NaN, a leaf that is not finite.
+    pub fn push(&mut self, branches: &[Branch<T>], group: usize, weight: T) -> Result<()> {
         let root = self.nodes.len();
-        if u32::try_from(root + nodes).is_err() {
-            return Err(Error::invalid("the model has more than 4 billion nodes"));
+        if branches.is_empty() || group >= self.groups {
+            return Err(Error::invalid(format!("{} nodes for sum {group} of {}", branches.len(), self.groups)));
         }
+        if root + branches.len() >= SET as usize {
+            return Err(Error::invalid("the model has more than 2 billion nodes"));
+        }
+        let mut tree = Tree { root: root as u32, depth: 0, group, looks_up: false, width: 1, values: Vec::new() };
+        let is_wide = branches.iter().any(|branch| matches!(branch, Branch::Leaves(_)));
+        tree.width = if is_wide { self.groups } else { 1 };
         // Breadth first: `order[i]` is the file's index of our node `i`. It grows while it is walked; as no node may
         // be put into it twice, it ends.
         let mut order = vec![0_usize];
-        let mut seen = vec![false; nodes];
+        let mut seen = vec![false; branches.len()];
         seen[0] = true;
-        let mut values = Vec::with_capacity(nodes);
-        let (mut depth, mut level_end) = (0, 1);
-        let mut next = 0;
+        let (mut level_end, mut next) = (1, 0);
         while next < order.len() {
             if next == level_end {
-                depth += 1;
+                tree.depth += 1;
                 level_end = order.len();
             }
             let node = order[next];
-            let condition = tree.condition[node];
-            if !condition.is_finite() {
-                return Err(Error::invalid(format!("node {node} has a number that is not finite")));
-            }
-            if tree.left[node] < 0 {
-                self.nodes.push(Node { threshold: f32::NAN, slot: 0, left: (root + next) as u32 });
-                values.push(condition * weight);
-            } else {
-                let slot = self.slot(tree, node)?;
-                self.nodes.push(Node { threshold: condition, slot, left: (root + order.len()) as u32 });
-                values.push(0.0);
-                for child in [tree.left[node], tree.right[node]] {
-                    order.push(claim(child, node, &mut seen)?);
+            let left = (root + order.len()) as u32;
+            match &branches[node] {
+                Branch::Split(split) => {
+                    let made = self.split(split, left).map_err(|error| error.within(format_args!("node {node}")))?;
+                    tree.looks_up |= made.slot & SET != 0;
+                    self.nodes.push(made);
+                    tree.values.resize(tree.values.len() + tree.width, T::default());
+                    for child in [split.left, split.right] {
+                        order.push(claim(child, node, &mut seen)?);
+                    }
+                }
+                leaf => {
+                    self.nodes.push(Node { threshold: T::NAN, slot: 0, left: (root + next) as u32 });
+                    tree.leaf(leaf, weight).map_err(|error| error.within(format_args!("node {node}")))?;
                 }
             }
             next += 1;
         }
-        self.trees.push(Tree { root: root as u32, depth, values });
+        self.trees.push(tree);
         Ok(())
     }
 
-    fn slot(&self, tree: TreeArrays<'_>, node: usize) -> Result<u32> {
-        let feature = tree.feature[node];
-        if feature as usize >= self.features {
+    fn split(&mut self, split: &Split<T>, left: u32) -> Result<Node<T>> {
+        if split.feature as usize >= self.features {
             return Err(Error::invalid(format!(
-                "node {node} splits on feature {feature}, the model has {}",
-                self.features
+                "it splits on feature {}, the model has {}",
+                split.feature, self.features
             )));
         }
-        Ok(feature * 2 + u32::from(!tree.default_left[node]))
+        let threshold = match &split.test {
+            Test::Below(threshold) => *threshold,
+            Test::AtMost(threshold) => threshold.above(),
+            Test::Equal(_) | Test::Among { .. } => {
+                let slot = self.slot(split.feature, Missing::Kept);
+                let missing_left = split.missing == Missing::Left;
+                self.lookups.push(Lookup { slot, test: split.test.clone(), missing_left });
+                return Ok(Node { threshold: T::default(), slot: SET | (self.lookups.len() - 1) as u32, left });
+            }
+        };
+        if threshold.widened().is_nan() {
+            return Err(Error::invalid("its threshold is no number"));
+        }
+        Ok(Node { threshold, slot: self.slot(split.feature, split.missing), left })
     }
 
-    /// Adds the trees' values to `base`, in the trees' order, in f32: `out[row]` becomes the sum. `columns` are as in
-    /// [`Model::predict`](super::Model::predict), their shape already checked.
-    pub fn margins(&self, base: f32, columns: &[&[f64]], out: &mut [f32]) {
-        let mut slots = vec![[0.0; BLOCK_ROWS]; self.features.max(1) * 2];
-        for (block, out) in out.chunks_mut(BLOCK_ROWS).enumerate() {
-            let first = block * BLOCK_ROWS;
-            for (column, slots) in columns.iter().zip(slots.chunks_exact_mut(2)) {
-                fill(&column[first..first + out.len()], slots);
+    fn slot(&mut self, feature: u32, missing: Missing) -> u32 {
+        let slots = &mut self.slots;
+        *self.slot_of.entry((feature, missing)).or_insert_with(|| {
+            slots.push((feature, missing));
+            (slots.len() - 1) as u32
+        })
+    }
+
+    /// Adds the trees' values to what is in `sums`, in the trees' order, row by row `groups` numbers. The columns are
+    /// those of the features, all of the length of the rows; NaN is a missing value.
+    pub fn add(&self, columns: &[&[f64]], sums: &mut [T]) {
+        // A leaf reads a slot, whatever is in it.
+        let mut slots = vec![[T::default(); BLOCK_ROWS]; self.slots.len().max(1)];
+        let mut block = vec![T::default(); BLOCK_ROWS * self.groups];
+        for (index, sums) in sums.chunks_mut(BLOCK_ROWS * self.groups).enumerate() {
+            let (first, rows) = (index * BLOCK_ROWS, sums.len() / self.groups);
+            for ((feature, missing), slot) in self.slots.iter().zip(&mut slots) {
+                fill(&columns[*feature as usize][first..first + rows], *missing, slot);
             }
-            let mut sums = [base; BLOCK_ROWS];
+            block[..sums.len()].copy_from_slice(sums);
             for tree in &self.trees {
-                for start in (0..out.len()).step_by(LANES) {
-                    tree.add(&self.nodes, &slots, start, &mut sums);
+                for start in (0..rows).step_by(LANES) {
+                    let at = match tree.looks_up {
+                        false => tree.walk(&self.nodes, &slots, start),
+                        true => tree.look_up(self, &slots, start),
+                    };
+                    tree.add(&at, start, self.groups, &mut block);
                 }
             }
-            out.copy_from_slice(&sums[..out.len()]);
+            sums.copy_from_slice(&block[..sums.len()]);
         }
     }
 }
 
-impl Tree {
-    /// Adds this tree's values for the rows `start..start + LANES` of the block. Rows beyond the block's end hold
-    /// what an earlier block left there: they are walked and nobody looks at them.
+impl<T: Real> Tree<T> {
+    fn leaf(&mut self, branch: &Branch<T>, weight: T) -> Result<()> {
+        let (one, many): ([T; 1], &[T]) = match branch {
+            Branch::Leaf(value) => ([*value], &[]),
+            Branch::Leaves(values) => ([T::default()], values),
+            Branch::Split(_) => ([T::default()], &[]),
+        };
+        let values = if many.is_empty() { &one[..] } else { many };
+        if values.len() != self.width {
+            return Err(Error::invalid(format!(
+                "its leaf has {} numbers and another one {}",
+                values.len(),
+                self.width
+            )));
+        }
+        if values.iter().any(|value| !value.widened().is_finite()) {
+            return Err(Error::invalid("it has a number that is not finite"));
+        }
+        self.values.extend(values.iter().map(|value| *value * weight));
+        Ok(())
+    }
+
+    /// The leaves of the rows `start..start + LANES` of the block. Rows beyond the block's end hold what an earlier
+    /// block left there: they are walked and nobody looks at them.
     #[inline]
-    fn add(&self, nodes: &[Node], slots: &Slots, start: usize, sums: &mut [f32; BLOCK_ROWS]) {
+    fn walk(&self, nodes: &[Node<T>], slots: &Slots<T>, start: usize) -> [u32; LANES] {
         let mut at = [self.root; LANES];
         let mut left = self.depth;
         while left > 0 {
@@ -168,31 +386,83 @@ impl Tree {
             }
             left = left.saturating_sub(STRIDE);
         }
+        at
+    }
+
+    /// The same for trees with lookups.
+    fn look_up(&self, forest: &Forest<T>, slots: &Slots<T>, start: usize) -> [u32; LANES] {
+        let mut leaves = [self.root; LANES];
+        for (lane, at) in leaves.iter_mut().enumerate() {
+            let row = (start + lane) % BLOCK_ROWS;
+            for _ in 0..self.depth {
+                let node = forest.nodes[*at as usize];
+                let is_leaf = node.left == *at;
+                *at = match forest.lookups.get((node.slot & !SET) as usize) {
+                    _ if is_leaf => break,
+                    Some(lookup) if node.slot & SET != 0 => node.left + u32::from(!lookup.passes(slots, row)),
+                    _ => node.left + u32::from(slots[node.slot as usize][row] >= node.threshold),
+                };
+            }
+        }
+        leaves
+    }
+
+    #[inline]
+    fn add(&self, at: &[u32; LANES], start: usize, groups: usize, sums: &mut [T]) {
+        let leaf = |at: u32| (at - self.root) as usize * self.width;
         for (lane, at) in at.iter().enumerate() {
-            sums[(start + lane) % BLOCK_ROWS] += self.values[(at - self.root) as usize];
+            let first = ((start + lane) % BLOCK_ROWS) * groups;
+            if self.width == 1 {
+                sums[first + self.group] += self.values[leaf(*at)];
+                continue;
+            }
+            let values = &self.values[leaf(*at)..][..self.width];
+            sums[first..][..groups].iter_mut().zip(values).for_each(|(sum, value)| *sum += *value);
+        }
+    }
+}
+
+impl<T: Real> Lookup<T> {
+    fn passes(&self, slots: &Slots<T>, row: usize) -> bool {
+        let value = slots[self.slot as usize][row];
+        if value.widened().is_nan() {
+            return self.missing_left;
+        }
+        match &self.test {
+            Test::Below(other) => value < *other,
+            Test::AtMost(other) => value <= *other,
+            Test::Equal(other) => value == *other,
+            Test::Among { set, inside_left } => set.holds(value.widened()) == *inside_left,
         }
     }
 }
 
 /// Marks a child as having a parent.
-fn claim(child: i32, parent: usize, seen: &mut [bool]) -> Result<usize> {
-    let index = usize::try_from(child).ok().filter(|&child| child < seen.len());
-    let Some(index) = index else {
-        return Err(Error::invalid(format!("node {parent} has child {child} of {} nodes", seen.len())));
-    };
+fn claim(child: u32, parent: usize, seen: &mut [bool]) -> Result<usize> {
+    let index = child as usize;
+    if index >= seen.len() {
+        return Err(Error::invalid(format!("node {parent} has child {} of {} nodes", child as i32, seen.len())));
+    }
     if std::mem::replace(&mut seen[index], true) {
         return Err(Error::invalid(format!("node {index} has two parents, {parent} is one of them")));
     }
     Ok(index)
 }
 
-/// Puts a column into its two slots, which differ in what stands for a missing value.
-fn fill(column: &[f64], slots: &mut [[f32; BLOCK_ROWS]]) {
-    let [left, right] = slots else { return };
-    for ((value, left), right) in column.iter().zip(left).zip(right) {
-        let value = *value as f32;
-        *left = if value.is_nan() { f32::NEG_INFINITY } else { value };
-        *right = if value.is_nan() { f32::INFINITY } else { value };
+/// Puts a column into a slot.
+fn fill<T: Real>(column: &[f64], missing: Missing, slot: &mut [T; BLOCK_ROWS]) {
+    let put = |slot: &mut [T; BLOCK_ROWS], of: &dyn Fn(T) -> T| {
+        column.iter().zip(slot).for_each(|(value, slot)| *slot = of(T::of(*value)));
+    };
+    let is_nan = |value: T| value.widened().is_nan();
+    let is_zero = |value: T| is_nan(value) || value.widened().abs() <= ZERO;
+    match missing {
+        Missing::Left => put(slot, &|value| if is_nan(value) { T::MIN } else { value }),
+        Missing::Right => put(slot, &|value| if is_nan(value) { T::MAX } else { value }),
+        Missing::AsZero => put(slot, &|value| if is_nan(value) { T::default() } else { value }),
+        Missing::ZeroLeft => put(slot, &|value| if is_zero(value) { T::MIN } else { value }),
+        Missing::ZeroRight => put(slot, &|value| if is_zero(value) { T::MAX } else { value }),
+        Missing::Kept => put(slot, &|value| value),
     }
 }
 
@@ -208,44 +478,24 @@ mod tests {
         Split(u32, f32, bool, Box<Shape>, Box<Shape>),
     }
 
-    #[derive(Debug, Default)]
-    struct Arrays {
-        left: Vec<i32>,
-        right: Vec<i32>,
-        feature: Vec<u32>,
-        condition: Vec<f32>,
-        default_left: Vec<bool>,
-    }
-
-    impl Arrays {
-        /// Depth first, unlike the forest's own order.
-        fn add(&mut self, shape: &Shape) -> i32 {
-            let node = self.left.len();
-            self.left.push(-1);
-            self.right.push(-1);
-            let (feature, condition, default_left) = match shape {
-                Shape::Leaf(value) => (0, *value, false),
-                Shape::Split(feature, threshold, default_left, ..) => (*feature, *threshold, *default_left),
+    /// Depth first, unlike the forest's own order.
+    fn branches(shape: &Shape) -> Vec<Branch<f32>> {
+        fn add(shape: &Shape, all: &mut Vec<Branch<f32>>) -> u32 {
+            let node = all.len();
+            all.push(Branch::Leaf(0.0));
+            all[node] = match shape {
+                Shape::Leaf(value) => Branch::Leaf(*value),
+                Shape::Split(feature, threshold, default_left, left, right) => {
+                    let (left, right) = (add(left, all), add(right, all));
+                    let missing = if *default_left { Missing::Left } else { Missing::Right };
+                    Branch::Split(Split { feature: *feature, test: Test::Below(*threshold), missing, left, right })
+                }
             };
-            self.feature.push(feature);
-            self.condition.push(condition);
-            self.default_left.push(default_left);
-            if let Shape::Split(.., left, right) = shape {
-                self.left[node] = self.add(left);
-                self.right[node] = self.add(right);
-            }
-            node as i32
+            node as u32
         }
-
-        fn tree(&self) -> TreeArrays<'_> {
-            TreeArrays {
-                left: &self.left,
-                right: &self.right,
-                feature: &self.feature,
-                condition: &self.condition,
-                default_left: &self.default_left,
-            }
-        }
+        let mut all = Vec::new();
+        add(shape, &mut all);
+        all
     }
 
     fn walk(shape: &Shape, row: &[f64]) -> f32 {
@@ -288,16 +538,14 @@ mod tests {
             trees in prop::collection::vec(shapes(), 0..6),
             rows in prop::collection::vec([values(), values(), values()], 0..200),
         ) {
-            let mut forest = Forest::new(3);
+            let mut forest = Forest::new(3, 1);
             for tree in &trees {
-                let mut arrays = Arrays::default();
-                arrays.add(tree);
-                forest.push(arrays.tree(), 0.5).unwrap();
+                forest.push(&branches(tree), 0, 0.5).unwrap();
             }
             let columns: Vec<Vec<f64>> = (0..3).map(|f| rows.iter().map(|row| row[f]).collect()).collect();
             let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
-            let mut out = vec![0.0; rows.len()];
-            forest.margins(0.25, &columns, &mut out);
+            let mut out = vec![0.25; rows.len()];
+            forest.add(&columns, &mut out);
             for (row, out) in rows.iter().zip(out) {
                 let expected = trees.iter().fold(0.25, |sum, tree| sum + walk(tree, row) * 0.5);
                 prop_assert_eq!(out, expected);
@@ -305,24 +553,81 @@ mod tests {
         }
 
         #[test]
-        fn arrays_of_nonsense_are_refused_or_end(
-            nodes in prop::collection::vec((-2_i32..8, -2_i32..8, 0_u32..4, any::<f32>(), any::<bool>()), 0..8),
+        fn nodes_of_nonsense_are_refused_or_end(
+            nodes in prop::collection::vec((0_u32..8, 0_u32..8, 0_u32..4, any::<f32>(), 0..3), 0..8),
         ) {
-            let mut arrays = Arrays::default();
-            for (left, right, feature, condition, default_left) in nodes {
-                arrays.left.push(left);
-                arrays.right.push(right);
-                arrays.feature.push(feature);
-                arrays.condition.push(condition);
-                arrays.default_left.push(default_left);
-            }
-            let mut forest = Forest::new(3);
-            if forest.push(arrays.tree(), 1.0).is_ok() {
+            let branches: Vec<Branch<f32>> = nodes.iter().map(|(left, right, feature, number, kind)| {
+                let missing = Missing::Left;
+                let test = if *kind == 1 { Test::Below(*number) } else { Test::Equal(*number) };
+                let split = Split { feature: *feature, test, missing, left: *left, right: *right };
+                if *kind == 0 { Branch::Leaf(*number) } else { Branch::Split(split) }
+            }).collect();
+            let mut forest = Forest::new(3, 1);
+            if forest.push(&branches, 0, 1.0).is_ok() {
                 let mut out = [0.0; 3];
-                forest.margins(0.0, &[&[0.0; 3], &[1.0; 3], &[f64::NAN; 3]], &mut out);
-                prop_assert!(arrays.condition.contains(&out[0]));
+                forest.add(&[&[0.0; 3], &[1.0; 3], &[f64::NAN; 3]], &mut out);
+                prop_assert!(nodes.iter().any(|node| node.3 == out[0]));
             }
         }
+    }
+
+    fn split(feature: u32, test: Test<f64>, missing: Missing) -> Vec<Branch<f64>> {
+        let split = Split { feature, test, missing, left: 1, right: 2 };
+        vec![Branch::Split(split), Branch::Leaf(1.0), Branch::Leaf(2.0)]
+    }
+
+    /// 1 for what goes left, 2 for what goes right.
+    fn sides(test: Test<f64>, missing: Missing, values: &[f64]) -> Vec<f64> {
+        let mut forest = Forest::new(1, 1);
+        forest.push(&split(0, test, missing), 0, 1.0).unwrap();
+        let mut out = vec![0.0; values.len()];
+        forest.add(&[values], &mut out);
+        out
+    }
+
+    #[test]
+    fn libraries_treat_what_is_missing_in_their_own_way() {
+        let values = [f64::NAN, 0.0, 1e-36, -1.0, 2.0, f64::INFINITY];
+        let below = || Test::Below(0.5);
+        assert_eq!(sides(below(), Missing::Left, &values), [1.0, 1.0, 1.0, 1.0, 2.0, 2.0]);
+        assert_eq!(sides(below(), Missing::Right, &values), [2.0, 1.0, 1.0, 1.0, 2.0, 2.0]);
+        assert_eq!(sides(Test::Below(-0.5), Missing::AsZero, &values), [2.0, 2.0, 2.0, 1.0, 2.0, 2.0]);
+        assert_eq!(sides(below(), Missing::ZeroRight, &values), [2.0, 2.0, 2.0, 1.0, 2.0, 2.0]);
+        assert_eq!(sides(Test::Below(-0.5), Missing::ZeroLeft, &values), [1.0, 1.0, 1.0, 1.0, 2.0, 2.0]);
+        assert_eq!(sides(Test::AtMost(2.0), Missing::Left, &[2.0, 2.0_f64.next_up()]), [1.0, 2.0]);
+    }
+
+    #[test]
+    fn categories_are_looked_up() {
+        let values = [f64::NAN, 1.0, 2.0, 2.7, -0.5, 0.0, -1.0, 70.0, 1e300, f64::INFINITY];
+        let among = |rule, inside_left| Test::Among { set: CategorySet::new([0, 2, 70], rule), inside_left };
+        let left = |rule| sides(among(rule, true), Missing::Right, &values);
+        assert_eq!(left(CategoryRule::Truncated), [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 2.0, 2.0]);
+        assert_eq!(left(CategoryRule::NotNegative), [2.0, 2.0, 1.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 2.0]);
+        assert_eq!(left(CategoryRule::Whole), [2.0, 2.0, 1.0, 2.0, 2.0, 1.0, 2.0, 1.0, 2.0, 2.0]);
+        let right = sides(among(CategoryRule::Truncated, false), Missing::Left, &values);
+        assert_eq!(right, [1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 1.0, 2.0, 1.0, 1.0]);
+        assert_eq!(sides(Test::Equal(2.0), Missing::Left, &values[..4]), [1.0, 2.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn trees_of_several_sums_and_leaves_of_several_numbers_add_up() {
+        let mut forest = Forest::new(2, 2);
+        forest.push(&split(0, Test::Below(0.0), Missing::Left), 1, 10.0).unwrap();
+        let mut wide = split(1, Test::Below(0.0), Missing::Left);
+        wide[1] = Branch::Leaves([0.25, 0.5].into());
+        assert_eq!(
+            forest.push(&wide, 0, 1.0).unwrap_err().to_string(),
+            "node 2: its leaf has 1 numbers and another one 2"
+        );
+        wide[2] = Branch::Leaves([4.0, 8.0].into());
+        let mut forest = Forest::new(2, 2);
+        forest.push(&split(0, Test::Below(0.0), Missing::Left), 1, 10.0).unwrap();
+        forest.push(&wide, 0, 1.0).unwrap();
+        let mut out = [100.0, 200.0, 100.0, 200.0];
+        forest.add(&[&[-1.0, 1.0], &[1.0, -1.0]], &mut out);
+        assert_eq!(out, [104.0, 218.0, 100.25, 220.5]);
+        assert_eq!(forest.trees(), 2);
     }
 
     #[test]
@@ -331,42 +636,30 @@ mod tests {
         for level in (0..100).rev() {
             shape = Shape::Split(0, level as f32, true, Box::new(Shape::Leaf(level as f32)), Box::new(shape));
         }
-        let mut arrays = Arrays::default();
-        arrays.add(&shape);
-        let mut forest = Forest::new(1);
-        forest.push(arrays.tree(), 1.0).unwrap();
+        let mut forest = Forest::new(1, 1);
+        forest.push(&branches(&shape), 0, 1.0).unwrap();
         let column: Vec<f64> = (0..120).map(f64::from).collect();
         let mut out = vec![0.0; 120];
-        forest.margins(0.0, &[&column], &mut out);
+        forest.add(&[&column], &mut out);
         let expected: Vec<f32> = (0..120).map(|value| (value as f32 + 1.0).min(100.0)).collect();
         assert_eq!(out, expected);
     }
 
     #[test]
     fn what_is_no_tree_is_refused() {
-        let (left, right, feature, condition) = ([1, -1, -1], [2, -1, -1], [0, 0, 0], [0.5, 1.0, 2.0]);
-        let good = TreeArrays {
-            left: &left,
-            right: &right,
-            feature: &feature,
-            condition: &condition,
-            default_left: &[false; 3],
+        let split = |feature, threshold, left, right| {
+            Branch::Split(Split { feature, test: Test::Below(threshold), missing: Missing::Left, left, right })
         };
-        let fault = |tree: TreeArrays<'_>| Forest::new(1).push(tree, 1.0).unwrap_err().to_string();
-        Forest::new(1).push(good, 1.0).unwrap();
-        assert_eq!(
-            fault(TreeArrays { right: &[1, -1, -1], ..good }),
-            "node 1 has two parents, 0 is one of them",
-            "one child twice"
-        );
-        assert_eq!(fault(TreeArrays { right: &[0, -1, -1], ..good }), "node 0 has two parents, 0 is one of them");
-        assert_eq!(fault(TreeArrays { right: &[3, -1, -1], ..good }), "node 0 has child 3 of 3 nodes");
-        assert_eq!(fault(TreeArrays { right: &[-1, -1, -1], ..good }), "node 0 has child -1 of 3 nodes");
-        assert_eq!(fault(TreeArrays { feature: &[7, 0, 0], ..good }), "node 0 splits on feature 7, the model has 1");
-        assert_eq!(fault(TreeArrays { right: &[2], ..good }), "its arrays have lengths 3 and [1, 3, 3, 3]");
-        assert_eq!(
-            fault(TreeArrays { condition: &[0.5, f32::INFINITY, 0.0], ..good }),
-            "node 1 has a number that is not finite"
-        );
+        let leaf = || Branch::Leaf(1.0_f32);
+        let fault = |nodes: &[Branch<f32>]| Forest::new(1, 1).push(nodes, 0, 1.0).unwrap_err().to_string();
+        Forest::new(1, 1).push(&[split(0, 0.5, 1, 2), leaf(), leaf()], 0, 1.0).unwrap();
+        assert_eq!(fault(&[split(0, 0.5, 1, 1), leaf()]), "node 1 has two parents, 0 is one of them");
+        assert_eq!(fault(&[split(0, 0.5, 0, 1), leaf()]), "node 0 has two parents, 0 is one of them");
+        assert_eq!(fault(&[split(0, 0.5, 1, 2), leaf()]), "node 0 has child 2 of 2 nodes");
+        assert_eq!(fault(&[split(0, 0.5, 1, u32::MAX), leaf()]), "node 0 has child -1 of 2 nodes");
+        assert_eq!(fault(&[split(7, 0.5, 1, 2), leaf(), leaf()]), "node 0: it splits on feature 7, the model has 1");
+        assert_eq!(fault(&[split(0, f32::NAN, 1, 2), leaf(), leaf()]), "node 0: its threshold is no number");
+        assert_eq!(fault(&[Branch::Leaf(f32::INFINITY)]), "node 0: it has a number that is not finite");
+        assert_eq!(fault(&[]), "0 nodes for sum 0 of 1");
     }
 }

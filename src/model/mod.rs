@@ -1,8 +1,12 @@
 //! Scoring: models that were trained elsewhere, read from their own file format and evaluated over Arrow columns by
 //! our own code. A loaded model never changes; its SHA-256 says which one it is.
 
+mod about;
 mod forest;
+mod info;
+mod lightgbm;
 mod linear;
+mod spark;
 mod udf;
 mod xgboost;
 
@@ -10,76 +14,144 @@ use std::fmt::Debug;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
+pub use crate::pipeline::Language;
+
+pub use about::{About, Column, Feature, Output, Scores};
+pub use info::ModelInfoUdf;
 pub use udf::ModelUdf;
+
+use about::{biggest, is_number};
 
 /// A model file may have this many bytes: reading one is bounded.
 pub const MAX_MODEL_BYTES: u64 = 256 << 20;
 
-/// The words after `LANGUAGE` that can be loaded.
-pub const LANGUAGES: [&str; 1] = ["XGBOOST"];
-
-/// The words after `LANGUAGE` that are known and cannot be loaded yet.
-const LATER_LANGUAGES: [&str; 3] = ["LIGHTGBM", "ONNX", "SPARK_ML"];
-
-/// A trained model: numbers in, one number out, row by row.
+/// A trained model: columns in, scores out, row by row.
 pub trait Model: Debug + Send + Sync {
-    /// The names of the features, in the order in which the arguments bind to them.
-    fn feature_names(&self) -> &[String];
+    /// What it is.
+    fn about(&self) -> &About;
 
-    /// The SHA-256 of the model's file, in lower-case hex.
-    fn sha256(&self) -> &str;
-
-    /// Predicts row by row. `columns[f][row]` is the value of feature `f`, NaN where it is missing; `out[row]`
-    /// becomes the prediction. All slices are of one length.
+    /// Scores rows. The columns are those of the features, in their order, each of the length `rows`.
     ///
     /// # Errors
-    /// `Invalid` when the number of columns is not the number of features or a column's length is not that of `out`.
-    fn predict(&self, columns: &[&[f64]], out: &mut [f64]) -> Result<()>;
-
-    /// The number of features, which is the number of arguments of the function.
-    fn features(&self) -> usize {
-        self.feature_names().len()
-    }
+    /// `Invalid` when the columns are not those of the features; `Violated` when a row has what the model refuses.
+    fn score(&self, columns: &[Column<'_>], rows: usize) -> Result<Scores>;
 }
 
-/// Loads the model of `CREATE FUNCTION name … LANGUAGE language AS 'path'`. With `expected_sha256` the file must still
-/// be that one: a micro-batch that is repeated uses the model that it was planned with.
+/// What a process has loaded: a model is in memory once, however many queries use it.
+static LOADED: Mutex<Vec<(Language, Weak<dyn Model>)>> = Mutex::new(Vec::new());
+
+/// Loads the model of `CREATE FUNCTION name … LANGUAGE language AS 'path'`. With `expected_sha256` the file must be
+/// that one.
 ///
 /// # Errors
-/// `Invalid` when the language cannot be loaded, or the file is missing, too big, damaged, of a kind that is not
-/// supported, or not the expected one. The message names the function and the file.
-pub fn load(name: &str, language: &str, path: &Path, expected_sha256: Option<&str>) -> Result<Arc<dyn Model>> {
-    check_language(language).map_err(|error| error.within(format_args!("function {name}")))?;
+/// `Invalid` when the file is missing, too big, damaged, of a kind that is not supported, or not the expected one. The
+/// message names the function and the file.
+pub fn load(name: &str, language: Language, path: &Path, expected_sha256: Option<&str>) -> Result<Arc<dyn Model>> {
     let context = format!("function {name}: model file {}", path.display());
-    let bytes = read(path).map_err(|error| error.within(&context))?;
-    let sha256 = hex_sha256(&bytes);
+    load_file(language, path, expected_sha256).map_err(|error| error.within(&context))
+}
+
+fn load_file(language: Language, path: &Path, expected_sha256: Option<&str>) -> Result<Arc<dyn Model>> {
+    let file = Contents::read(language, path)?;
+    let sha256 = file.sha256();
     if let Some(expected) = expected_sha256
         && !expected.eq_ignore_ascii_case(&sha256)
     {
         return Err(Error::invalid(format!(
-            "{context}: its SHA-256 is {sha256} and {expected} was expected; put that file back"
+            "its SHA-256 is {sha256} and {expected} was expected; put that file back, or change what is expected"
         )));
     }
-    let model = xgboost::parse(&bytes, sha256).map_err(|error| error.within(&context))?;
-    Ok(Arc::new(model))
+    let known = |(of, model): &(Language, Weak<dyn Model>)| {
+        model.upgrade().filter(|model| *of == language && model.about().sha256 == sha256)
+    };
+    if let Some(model) = LOADED.lock().iter().find_map(known) {
+        return Ok(model);
+    }
+    let model = file.parse(language, path, sha256)?;
+    let mut loaded = LOADED.lock();
+    loaded.retain(|(_, model)| model.strong_count() > 0);
+    loaded.push((language, Arc::downgrade(&model)));
+    Ok(model)
 }
 
-fn check_language(language: &str) -> Result<()> {
-    let known = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(language));
-    if known(&LANGUAGES) {
-        return Ok(());
+/// The SHA-256 of a model's file as it is now, without parsing it.
+///
+/// # Errors
+/// `Invalid` when it is not there or cannot be read.
+pub fn sha256_of(language: Language, path: &Path) -> Result<String> {
+    Contents::read(language, path).map(|file| file.sha256())
+}
+
+/// The bytes of a model.
+enum Contents {
+    File(Vec<u8>),
+    /// The hash of the files of a directory.
+    Directory(String),
+}
+
+impl Contents {
+    fn read(language: Language, path: &Path) -> Result<Self> {
+        match language {
+            Language::SparkMl => Ok(Contents::Directory(directory_sha256(path)?)),
+            _ => Ok(Contents::File(read(path)?)),
+        }
     }
-    let supported = LANGUAGES.join(", ");
-    if known(&LATER_LANGUAGES) {
-        return Err(Error::invalid(format!("LANGUAGE {language} is not supported yet; supported: {supported}")));
+
+    fn sha256(&self) -> String {
+        match self {
+            Contents::File(bytes) => hex::encode(Sha256::digest(bytes)),
+            Contents::Directory(sha256) => sha256.clone(),
+        }
     }
-    Err(Error::invalid(format!("LANGUAGE {language} is unknown; supported: {supported}")))
+
+    fn parse(&self, language: Language, path: &Path, sha256: String) -> Result<Arc<dyn Model>> {
+        match (language, self) {
+            (Language::Xgboost, Contents::File(bytes)) => Ok(Arc::new(xgboost::parse(bytes, sha256)?)),
+            (Language::LightGbm, Contents::File(bytes)) => Ok(Arc::new(lightgbm::parse(bytes, sha256)?)),
+            (Language::SparkMl, Contents::Directory(before)) => {
+                let model = spark::parse(path, sha256)?;
+                if directory_sha256(path)? != *before {
+                    return Err(Error::invalid("it changes while it is read; rename a whole directory into its place"));
+                }
+                Ok(Arc::new(model))
+            }
+            (other, _) => Err(Error::invalid(format!(
+                "LANGUAGE {other} is not supported yet; save the model with its own library and declare it XGBOOST, \
+                 LIGHTGBM or SPARK_ML"
+            ))),
+        }
+    }
+}
+
+/// The SHA-256 of the files of a directory: of each its path from there, a zero byte, its length as eight bytes, most
+/// significant first, and its bytes, in the order of their paths.
+fn directory_sha256(directory: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut total = 0;
+    for file in spark::files(directory)? {
+        let bytes = read(&file).map_err(|error| error.within(file.display()))?;
+        total += bytes.len() as u64;
+        if total > MAX_MODEL_BYTES {
+            return Err(too_big());
+        }
+        let name = file.strip_prefix(directory).unwrap_or(&file);
+        hash.update(name.to_string_lossy().as_bytes());
+        hash.update([0]);
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(&bytes);
+    }
+    Ok(hex::encode(hash.finalize()))
+}
+
+fn too_big() -> Error {
+    Error::invalid(format!("it has more than {} MiB; train a model with fewer or smaller trees", MAX_MODEL_BYTES >> 20))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -91,64 +163,41 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(MAX_MODEL_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
     if bytes.len() as u64 > MAX_MODEL_BYTES {
-        return Err(Error::invalid(format!(
-            "it has more than {} MiB; train a model with fewer or smaller trees",
-            MAX_MODEL_BYTES >> 20
-        )));
+        return Err(too_big());
     }
     Ok(bytes)
-}
-
-fn hex_sha256(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
-}
-
-/// The shape that [`Model::predict`] asks for.
-fn check_shape(features: usize, columns: &[&[f64]], rows: usize) -> Result<()> {
-    if columns.len() != features {
-        return Err(Error::invalid(format!(
-            "the model takes {features} columns and got {}; mend the call",
-            columns.len()
-        )));
-    }
-    match columns.iter().find(|column| column.len() != rows) {
-        Some(column) => {
-            Err(Error::invalid(format!("a column has {} rows and the result {rows}; mend the call", column.len())))
-        }
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
-    fn fault(language: &str, path: &str, sha: Option<&str>) -> String {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-        load("f", language, &path, sha).unwrap_err().to_string().replace(env!("CARGO_MANIFEST_DIR"), "ROOT")
+    fn root(path: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
     }
 
-    #[test]
-    fn a_language_is_known_or_said_to_come_later() {
-        assert_eq!(fault("ONNX", "x", None), "function f: LANGUAGE ONNX is not supported yet; supported: XGBOOST");
-        assert_eq!(fault("PMML", "x", None), "function f: LANGUAGE PMML is unknown; supported: XGBOOST");
+    fn fault(path: &str, sha: Option<&str>) -> String {
+        let fault = load("f", Language::Xgboost, &root(path), sha).unwrap_err().to_string();
+        fault.replace(env!("CARGO_MANIFEST_DIR"), "ROOT")
     }
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
         let there = "function f: model file ROOT/no/such.json: there is no such file; put it there or mend the path";
-        assert_eq!(fault("xgboost", "no/such.json", None), there);
-        assert!(fault("XGBOOST", "tests/data", None).contains("it is a directory"));
+        assert_eq!(fault("no/such.json", None), there);
+        assert!(fault("tests/data", None).contains("it is a directory"));
     }
 
     #[test]
-    fn the_hash_pins_the_file() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("queries/data/click_probability.json");
-        let model = load("f", "XGBOOST", &path, None).unwrap();
-        assert_eq!(model.sha256().len(), 64);
-        assert_eq!(hex_sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert!(load("f", "XGBOOST", &path, Some(model.sha256())).is_ok());
-        let message = fault("XGBOOST", "queries/data/click_probability.json", Some("00ff"));
+    fn the_hash_pins_the_file_and_it_is_loaded_once() {
+        let path = root("queries/data/click_probability.json");
+        let model = load("f", Language::Xgboost, &path, None).unwrap();
+        let sha256 = model.about().sha256.clone();
+        assert_eq!(sha256, sha256_of(Language::Xgboost, &path).unwrap());
+        let again = load("g", Language::Xgboost, &path, Some(&sha256.to_uppercase())).unwrap();
+        assert!(Arc::ptr_eq(&model, &again));
+        let message = fault("queries/data/click_probability.json", Some("00ff"));
         assert!(message.contains("and 00ff was expected; put that file back"), "{message}");
     }
 }

@@ -3,18 +3,16 @@
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::{CreateFunction, CreateFunctionBody, Expr, FunctionReturnType, Value};
 
+use super::Fit;
 use super::column::arrow_type;
 use super::fault::Fault;
+use super::language::Language;
 use super::loader::Loader;
 use super::spec::ModelSpec;
 use super::statement::{Statement, normal, single};
 use super::suggest;
 use super::text::Place;
 
-/// The languages that there are.
-const LANGUAGES: [&str; 1] = ["XGBOOST"];
-/// The languages that come later.
-const LATER: [&str; 3] = ["LIGHTGBM", "ONNX", "SPARK_ML"];
 /// What a declaration looks like.
 const FORM: &str = "write CREATE FUNCTION name(DOUBLE, …) RETURNS DOUBLE LANGUAGE XGBOOST AS 'path'";
 
@@ -35,21 +33,17 @@ impl Loader<'_> {
             self.faults.push(fault.remedy(FORM));
         }
         let language = self.language(statement, function, &place);
-        let numeric = |loader: &mut Self, sql: &_| match arrow_type(sql, &loader.state) {
-            Ok(t) if t.is_numeric() => Some(t),
-            Ok(_) => {
-                loader.model_fault(&place, format!("`{name}`: a model takes and returns numbers, not {sql}"));
-                None
-            }
+        let typed = |loader: &mut Self, sql: &_| match arrow_type(sql, &loader.state) {
+            Ok(data_type) => Some(data_type),
             Err(why) => {
                 loader.model_fault(&place, format!("`{name}`: {}", why.split(": ").next().unwrap_or(&why)));
                 None
             }
         };
         let arguments = function.args.as_deref().unwrap_or_default();
-        let arguments: Vec<DataType> = arguments.iter().filter_map(|arg| numeric(self, &arg.data_type)).collect();
+        let arguments: Vec<DataType> = arguments.iter().filter_map(|arg| typed(self, &arg.data_type)).collect();
         let returns = match &function.return_type {
-            Some(FunctionReturnType::DataType(sql)) => numeric(self, sql),
+            Some(FunctionReturnType::DataType(sql)) => typed(self, sql),
             _ => {
                 self.model_fault(&place, format!("`{name}` does not say what it RETURNS"));
                 None
@@ -59,12 +53,13 @@ impl Loader<'_> {
             self.model_fault(&place, format!("`{name}` names no model file"));
             return None;
         };
+        let (path, sha256) = self.pinned(path, &path_place);
         let path = self.environment.resolve(&path);
-        let model = ModelSpec { name, arguments, returns: returns?, language: language?, path };
+        let model = ModelSpec { name, arguments, returns: returns?, language: language?, path, sha256 };
         if self.faults.count().0 > before {
             return None;
         }
-        self.features(&model, &place, &path_place)?;
+        self.fits(&model, &place, &path_place)?;
         Some(model)
     }
 
@@ -72,22 +67,31 @@ impl Loader<'_> {
         self.faults.push(Fault::new(&self.source, place, message).remedy(FORM));
     }
 
-    fn language(&mut self, statement: &Statement, function: &CreateFunction, name: &Place) -> Option<String> {
+    /// The path, and the SHA-256 after it.
+    fn pinned(&mut self, path: String, place: &Place) -> (String, Option<String>) {
+        let Some((file, pin)) = path.split_once('#') else { return (path, None) };
+        let sha256 = pin.strip_prefix("sha256=").unwrap_or_default().to_lowercase();
+        if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let fault = Fault::new(&self.source, place, format!("`#{pin}` is no SHA-256 of a model"));
+            self.faults.push(fault.remedy("write 'path#sha256=' and 64 hexadecimal digits; sha256sum gives them"));
+        }
+        (file.to_owned(), Some(sha256))
+    }
+
+    fn language(&mut self, statement: &Statement, function: &CreateFunction, name: &Place) -> Option<Language> {
         let Some(language) = &function.language else {
             self.model_fault(name, "the function has no LANGUAGE".into());
             return None;
         };
         let place = self.source.place(language.span).unwrap_or_else(|| statement.verb(&self.source));
+        if let Some(language) = Language::of(&language.value) {
+            return Some(language);
+        }
         let word = language.value.to_uppercase();
-        let fault = if LANGUAGES.contains(&word.as_str()) {
-            return Some(word);
-        } else if LATER.contains(&word.as_str()) {
-            Fault::new(&self.source, &place, format!("LANGUAGE {word} is not supported yet")).remedy("use XGBOOST")
-        } else {
-            let fault = Fault::new(&self.source, &place, format!("there is no language `{}`", language.value));
-            fault.remedy(suggest::did_you_mean(&word, LANGUAGES).unwrap_or_default())
-        };
-        self.faults.push(fault);
+        let fault = Fault::new(&self.source, &place, format!("there is no language `{}`", language.value));
+        let known = Language::ALL.map(Language::word);
+        let remedy = suggest::did_you_mean(&word, known).unwrap_or_else(|| format!("there is {}", known.join(", ")));
+        self.faults.push(fault.remedy(remedy));
         None
     }
 
@@ -109,26 +113,21 @@ impl Loader<'_> {
         }
     }
 
-    /// Holds the number of arguments against the number of features.
-    fn features(&mut self, model: &ModelSpec, name: &Place, path: &Place) -> Option<()> {
-        match self.facts.model_arity(model) {
+    /// Holds the declaration against the model.
+    fn fits(&mut self, model: &ModelSpec, name: &Place, path: &Place) -> Option<()> {
+        match self.facts.check_model(model) {
             Err(error) => {
                 let fault = Fault::new(&self.source, path, error.message());
                 let remedy = format!("relative paths are relative to {}", self.environment.root.display());
                 self.faults.push(fault.remedy(remedy));
                 None
             }
-            Ok(features) if features != model.arguments.len() => {
-                let message = format!(
-                    "`{}` is declared with {} arguments, and the model has {features} features",
-                    model.name,
-                    model.arguments.len()
-                );
-                let fault = Fault::new(&self.source, name, message);
-                self.faults.push(fault.remedy("declare one argument for each feature, in the model's order"));
+            Ok(Fit::Differs(why)) => {
+                let (message, remedy) = why.split_once("; ").unwrap_or((&why, FORM));
+                self.faults.push(Fault::new(&self.source, name, message).remedy(remedy));
                 None
             }
-            Ok(_) => Some(()),
+            Ok(Fit::Fits) => Some(()),
         }
     }
 }

@@ -378,6 +378,9 @@ impl<'a> Loader<'a> {
                 self.faults.push(Fault::new(&self.source, &place, super::diagnose::clean(&error)));
             }
         }
+        if let Err(error) = self.state.register_udf(Arc::new(stand_in::model_info())) {
+            self.faults.push(Fault::new(&self.source, &(0..0), super::diagnose::clean(&error)));
+        }
     }
 
     /// `SET flumen.pipeline`, else the file's stem.

@@ -9,6 +9,7 @@ mod diagnose;
 mod elsewhere;
 mod fault;
 mod function;
+mod language;
 mod loader;
 mod message_contract;
 mod names;
@@ -44,6 +45,7 @@ use datafusion::sql::sqlparser::ast::{CreateView, Query};
 
 pub use day::BusinessDay;
 pub use fault::{Fault, Faults, Severity};
+pub use language::Language;
 pub use secret::Environment;
 pub use spec::{
     BROKEN_ROWS_FREE, CheckSpec, DEAD_LETTERS_FREE, DataLoss, KeyFormat, LEAST_VACUUM_RETENTION, LandingSpec,
@@ -51,6 +53,7 @@ pub use spec::{
     RegistryAuth, RegistrySpec, SCHEMA_ID, SchemaChange, Settings, SinkFormat, SinkMode, SinkSpec, SourceSpec,
     UpkeepSpec, ValueFormat,
 };
+pub use stand_in::{MODEL_INFO, may_be_null, model_info_fields};
 pub use suggest::did_you_mean;
 pub use text::SourceText;
 pub use topic::meta_fields;
@@ -67,17 +70,26 @@ pub trait Facts {
     /// The table is not there or cannot be read; the message names it.
     fn lookup_schema(&self, lookup: &LookupSpec) -> Result<SchemaRef>;
 
-    /// How many features a model has.
+    /// Whether a model takes and gives what is declared.
     ///
     /// # Errors
     /// The file is not there or is no such model; the message names it.
-    fn model_arity(&self, model: &ModelSpec) -> Result<usize>;
+    fn check_model(&self, model: &ModelSpec) -> Result<Fit>;
 
     /// Whether a librdkafka property (without `kafka.`) may be set.
     ///
     /// # Errors
     /// Why not, in a few words without the value.
     fn check_kafka_property(&self, name: &str, value: &str) -> Result<(), String>;
+}
+
+/// Whether a model takes and gives what is declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fit {
+    /// It does.
+    Fits,
+    /// Why not, and what to do.
+    Differs(String),
 }
 
 /// A pipeline file, read and found without fault.

@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use prost_reflect::MessageDescriptor;
 use url::Url;
 
+use super::language::Language;
 use crate::contract::Contract;
 use crate::offsets::Start;
 use crate::schema::{Descriptors, MessageShape, Shaping};
@@ -276,10 +277,12 @@ pub struct ModelSpec {
     pub arguments: Vec<DataType>,
     /// The type that it returns.
     pub returns: DataType,
-    /// The word after `LANGUAGE`, in upper case: `XGBOOST`.
-    pub language: String,
+    /// Whose file it is.
+    pub language: Language,
     /// The model's file (absolute).
     pub path: PathBuf,
+    /// The SHA-256 that the file must have, where the path says one: `'model.json#sha256=…'`.
+    pub sha256: Option<String>,
 }
 
 /// What a sink is.

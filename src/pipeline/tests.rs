@@ -22,8 +22,11 @@ impl Facts for Known {
         Ok(Arc::new(Schema::new(vec![text("ad_id"), text("category"), Field::new("rank", DataType::Float64, true)])))
     }
 
-    fn model_arity(&self, _model: &ModelSpec) -> Result<usize> {
-        Ok(2)
+    fn check_model(&self, model: &ModelSpec) -> Result<Fit> {
+        let count = model.arguments.len();
+        let differs =
+            format!("`{}` is declared with {count} arguments, and the model has 2 features; declare 2", model.name);
+        Ok(if count == 2 { Fit::Fits } else { Fit::Differs(differs) })
     }
 
     fn check_kafka_property(&self, _name: &str, _value: &str) -> Result<(), String> {
@@ -90,7 +93,7 @@ fn a_file_is_read_whole() {
     assert_eq!(labels.options["format.has_header"], "true");
     assert_eq!(labels.declared.as_ref().unwrap().fields().len(), 2);
     assert_eq!(pipeline.lookup("categories").unwrap().location, "tests/faults/categories");
-    assert_eq!(pipeline.model("click").unwrap().language, "XGBOOST");
+    assert_eq!(pipeline.model("click").unwrap().language, Language::Xgboost);
 
     let sink = pipeline.sink("scored").unwrap();
     let types: Vec<_> = sink.contract.columns.iter().map(|c| c.data_type.clone()).collect();

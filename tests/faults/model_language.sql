@@ -1,3 +1,4 @@
--- A language that does not exist, and one that comes later.
+-- A language that does not exist, and one that nobody knows.
 CREATE FUNCTION click(DOUBLE, DOUBLE, DOUBLE) RETURNS DOUBLE LANGUAGE XGBOST AS 'click.json';
-CREATE FUNCTION c(DOUBLE, DOUBLE, DOUBLE) RETURNS DOUBLE LANGUAGE ONNX AS 'click.json';
+CREATE FUNCTION c(DOUBLE, DOUBLE, DOUBLE) RETURNS DOUBLE LANGUAGE PMML AS 'click.json';
+CREATE FUNCTION pinned(DOUBLE, DOUBLE, DOUBLE) RETURNS DOUBLE LANGUAGE XGBOOST AS 'click.json#sha256=00ff';

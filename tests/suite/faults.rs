@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use flumen::error::{Error, Result};
-use flumen::pipeline::{Environment, Facts, LookupSpec, ModelSpec, Pipeline};
+use flumen::pipeline::{Environment, Facts, Fit, LookupSpec, ModelSpec, Pipeline};
 
 const ROOT: &str = "tests/faults";
 
@@ -22,11 +22,15 @@ impl Facts for Known {
         }
     }
 
-    fn model_arity(&self, model: &ModelSpec) -> Result<usize> {
-        match model.path.ends_with("click.json") {
-            true => Ok(3),
-            false => Err(Error::invalid(format!("model {}: there is no file {}", model.name, model.path.display()))),
+    fn check_model(&self, model: &ModelSpec) -> Result<Fit> {
+        let (name, count) = (&model.name, model.arguments.len());
+        if !model.path.ends_with("click.json") {
+            return Err(Error::invalid(format!("model {name}: there is no file {}", model.path.display())));
         }
+        let differs = format!(
+            "`{name}` is declared with {count} arguments, and the model has 3 features; declare one argument for each feature, in the model's order"
+        );
+        Ok(if count == 3 { Fit::Fits } else { Fit::Differs(differs) })
     }
 
     fn check_kafka_property(&self, name: &str, _value: &str) -> Result<(), String> {

@@ -27,6 +27,7 @@ mod log_conformance;
 mod lookups;
 mod main_job;
 mod memory;
+mod models;
 mod parquet_sink;
 mod quarantine;
 mod record;

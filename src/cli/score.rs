@@ -1,0 +1,275 @@
+//! `flumen score`: a model over the rows of a file, without a pipeline.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema};
+use arrow::error::ArrowError;
+use clap::Args;
+use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, ScalarUDF, cast as cast_expr, ident};
+use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
+use serde_json::json;
+
+use super::output::{print_json, print_line, print_told};
+use super::{Format, Globals, Inputs, load};
+use crate::error::{Error, Result};
+use crate::model::{self, Language, Model, ModelUdf, Output};
+use crate::observe::grouped;
+
+/// Rows that differ are shown, so many at most.
+const SHOWN: usize = 10;
+
+/// `flumen score MODEL --input F [--expect F]`.
+#[derive(Debug, Args)]
+pub(crate) struct Score {
+    /// The model: .json or .ubj of XGBoost, .txt of LightGBM, .onnx, or the directory of a Spark ML PipelineModel
+    model: PathBuf,
+    /// The rows: a .csv file with a header, or a .parquet file. Columns are found by the names of the features, else by
+    /// their order
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// What the training library predicts for them, row by row, in a column `prediction`: numbers are compared with
+    /// what RETURNS DOUBLE gives, texts with the class
+    #[arg(long, value_name = "FILE")]
+    expect: Option<PathBuf>,
+    /// Predictions may differ by so much, absolutely or in relation to the larger one
+    #[arg(long, value_name = "X", default_value_t = 1e-6, requires = "expect")]
+    tolerance: f64,
+    /// Whose model it is, where its name does not say it: XGBOOST, LIGHTGBM, ONNX or SPARK_ML
+    #[arg(long, value_name = "LANGUAGE", value_parser = language)]
+    language: Option<Language>,
+}
+
+fn language(word: &str) -> Result<Language, String> {
+    Language::of(word).ok_or_else(|| format!("there is {}", Language::ALL.map(Language::word).join(", ")))
+}
+
+impl Score {
+    pub(crate) async fn run(self, globals: &Globals) -> Result<()> {
+        if self.tolerance.is_nan() || self.tolerance < 0.0 {
+            return Err(Error::invalid("--tolerance is a number from 0 on"));
+        }
+        let environment = load::environment(&load::root(globals)?, &Inputs::default());
+        let path = environment.resolve(&self.model.to_string_lossy());
+        let language = self.language.or_else(|| language_of(&path));
+        let language = language.ok_or_else(|| {
+            Error::invalid(format!("{}: its name does not say whose model it is; say --language", path.display()))
+        })?;
+        let model = model::load("score", language, &path, None)?;
+        print_told(&model.about().summary());
+        let scored = score(&model, &environment.resolve(&self.input.to_string_lossy())).await?;
+        let Some(expect) = &self.expect else { return tell(&scored, globals.output) };
+        let expected = read(&context(), &environment.resolve(&expect.to_string_lossy())).await?;
+        let comparison = self.compare(&scored, expected).await?;
+        match globals.output {
+            Format::Json => print_json(&comparison.json())?,
+            Format::Text => print_line(&comparison.told()),
+        }
+        if comparison.differ == 0 {
+            return Ok(());
+        }
+        Err(Error::violated(format!("{} rows are not predicted as expected", grouped(comparison.differ))))
+    }
+
+    async fn compare(&self, scored: &RecordBatch, expected: DataFrame) -> Result<Comparison> {
+        let named = expected.select(vec![ident("prediction")]).map_err(|error| {
+            Error::invalid("--expect: the file has no column `prediction`; name it so").caused_by(error)
+        })?;
+        let expected = whole(named).await?;
+        if expected.num_rows() != scored.num_rows() {
+            return Err(Error::invalid(format!(
+                "--expect has {} rows and --input {}; they belong together row by row",
+                expected.num_rows(),
+                scored.num_rows()
+            )));
+        }
+        let expected = expected.column(0);
+        let mut comparison = Comparison { rows: scored.num_rows() as u64, ..Comparison::default() };
+        if expected.data_type().is_numeric() {
+            let (found, expected) = (numbers(scored, "score")?, cast(expected, &DataType::Float64).map_err(arrow)?);
+            let expected = expected.as_primitive::<Float64Type>();
+            for row in 0..found.len() {
+                let expected = if expected.is_null(row) { f64::NAN } else { expected.value(row) };
+                comparison.number(row, found.as_primitive::<Float64Type>().value(row), expected, self.tolerance);
+            }
+            return Ok(comparison);
+        }
+        let found = cast(column(scored, "prediction")?, &DataType::Utf8).map_err(arrow)?;
+        let expected = cast(expected, &DataType::Utf8).map_err(arrow)?;
+        for (row, (found, expected)) in found.as_string::<i32>().iter().zip(expected.as_string::<i32>()).enumerate() {
+            if found != expected {
+                comparison.differs(row, found.unwrap_or("nothing"), expected.unwrap_or("nothing"));
+            }
+        }
+        Ok(comparison)
+    }
+}
+
+/// Whose model a file is, by its name.
+fn language_of(path: &Path) -> Option<Language> {
+    if path.is_dir() {
+        return Some(Language::SparkMl);
+    }
+    match path.extension()?.to_str()? {
+        "json" | "ubj" => Some(Language::Xgboost),
+        "txt" => Some(Language::LightGbm),
+        "onnx" => Some(Language::Onnx),
+        _ => None,
+    }
+}
+
+/// How predictions differ from what is expected.
+#[derive(Debug, Default)]
+struct Comparison {
+    rows: u64,
+    differ: u64,
+    /// The largest difference of numbers.
+    most: f64,
+    shown: Vec<String>,
+}
+
+impl Comparison {
+    fn number(&mut self, row: usize, found: f64, expected: f64, tolerance: f64) {
+        if found == expected || (found.is_nan() && expected.is_nan()) {
+            return;
+        }
+        let apart = (found - expected).abs();
+        self.most = if apart.is_nan() { f64::INFINITY } else { self.most.max(apart) };
+        // What is no number is apart from every one.
+        if apart.is_nan() || apart > tolerance * found.abs().max(expected.abs()).max(1.0) {
+            self.differs(row, &found.to_string(), &expected.to_string());
+        }
+    }
+
+    fn differs(&mut self, row: usize, found: &str, expected: &str) {
+        self.differ += 1;
+        if self.shown.len() < SHOWN {
+            self.shown.push(format!("row {}: {found}, expected {expected}", row + 1));
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({ "rows": self.rows, "differ": self.differ, "largest_difference": self.most, "sample": self.shown })
+    }
+
+    fn told(&self) -> String {
+        let mut lines = vec![format!(
+            "{} rows, {} differ, largest difference {:e}",
+            grouped(self.rows),
+            grouped(self.differ),
+            self.most
+        )];
+        lines.extend(self.shown.iter().cloned());
+        lines.join("\n")
+    }
+}
+
+/// The rows in their order: one stream.
+fn context() -> SessionContext {
+    SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1))
+}
+
+async fn read(context: &SessionContext, path: &Path) -> Result<DataFrame> {
+    let named = path.to_string_lossy();
+    if !path.is_file() {
+        return Err(Error::invalid(format!("there is no file {named}; mend the path")));
+    }
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("parquet") => Ok(context.read_parquet(named.as_ref(), ParquetReadOptions::default()).await?),
+        Some("csv") => Ok(context.read_csv(named.as_ref(), CsvReadOptions::new()).await?),
+        _ => Err(Error::invalid(format!("{named} is neither .csv nor .parquet; name it so"))),
+    }
+}
+
+async fn whole(frame: DataFrame) -> Result<RecordBatch> {
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    concat_batches(&schema, &frame.collect().await?).map_err(arrow)
+}
+
+/// What the model says of each row of a file: `score`, `prediction`, and `probability` where it says one.
+async fn score(model: &Arc<dyn Model>, input: &Path) -> Result<RecordBatch> {
+    let context = context();
+    let rows = read(&context, input).await?;
+    let features = &model.about().features;
+    let names: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let is_named = features.iter().all(|feature| names.contains(&feature.name));
+    if !is_named && names.len() < features.len() {
+        let missing = features.iter().find(|feature| !names.contains(&feature.name));
+        return Err(Error::invalid(format!(
+            "{} has {} columns, and the model takes {} (column {} is missing); add what is missing",
+            input.display(),
+            names.len(),
+            features.len(),
+            missing.map_or("", |feature| &feature.name)
+        )));
+    }
+    let type_of = |is_text: bool| if is_text { DataType::Utf8 } else { DataType::Float64 };
+    let argument = |(index, feature): (usize, &model::Feature)| -> Expr {
+        let name = if is_named { &feature.name } else { &names[index] };
+        cast_expr(ident(name), type_of(feature.is_text))
+    };
+    let arguments: Vec<Expr> = features.iter().enumerate().map(argument).collect();
+    let types = features.iter().map(|feature| type_of(feature.is_text)).collect();
+    let list = DataType::List(Arc::new(Field::new("item", DataType::Float64, true)));
+    let fields = match &model.about().output {
+        Output::Number => vec![("score", DataType::Float64)],
+        Output::Numbers(_) => vec![("values", list)],
+        Output::Classes { has_probabilities: false, .. } => {
+            vec![("score", DataType::Float64), ("prediction", DataType::Utf8)]
+        }
+        Output::Classes { .. } => {
+            vec![("score", DataType::Float64), ("prediction", DataType::Utf8), ("probability", list)]
+        }
+    };
+    let fields: Vec<Field> = fields.into_iter().map(|(name, of)| Field::new(name, of, true)).collect();
+    let udf = ModelUdf::try_new("score", types, DataType::Struct(fields.into()), Arc::clone(model))?;
+    let scored = whole(rows.select(vec![ScalarUDF::from(udf).call(arguments).alias("scored")])?).await?;
+    Ok(RecordBatch::from(scored.column(0).as_struct()))
+}
+
+fn column<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b ArrayRef> {
+    batch.column_by_name(name).ok_or_else(|| {
+        Error::invalid(format!("the model gives no {name}; compare it with `flumen diff` on what it gives"))
+    })
+}
+
+fn numbers(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
+    cast(column(batch, name)?, &DataType::Float64).map_err(arrow)
+}
+
+/// The scores as CSV, a list's numbers each in a column of its own, or a JSON object a row.
+fn tell(scored: &RecordBatch, format: Format) -> Result<()> {
+    if format == Format::Json {
+        let mut writer = arrow::json::LineDelimitedWriter::new(std::io::stdout().lock());
+        writer.write(scored).map_err(arrow)?;
+        return writer.finish().map_err(arrow);
+    }
+    let mut columns: BTreeMap<usize, (String, ArrayRef)> = BTreeMap::new();
+    for (field, column) in scored.schema().fields().iter().zip(scored.columns()) {
+        let Some(lists) = column.as_list_opt::<i32>() else {
+            columns.insert(columns.len(), (field.name().clone(), Arc::clone(column)));
+            continue;
+        };
+        let width = lists.values().len().checked_div(lists.len()).unwrap_or(0);
+        let values = lists.values().as_primitive::<Float64Type>();
+        for index in 0..width {
+            let numbers = values.values().iter().skip(index).step_by(width).copied();
+            let numbers = arrow::array::Float64Array::from_iter_values(numbers);
+            columns.insert(columns.len(), (format!("{}_{index}", field.name()), Arc::new(numbers)));
+        }
+    }
+    let fields: Vec<Field> =
+        columns.values().map(|(name, column)| Field::new(name, column.data_type().clone(), true)).collect();
+    let columns = columns.into_values().map(|(_, column)| column).collect();
+    let flat = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow)?;
+    arrow::csv::Writer::new(std::io::stdout().lock()).write(&flat).map_err(arrow)
+}
+
+fn arrow(error: ArrowError) -> Error {
+    Error::from(DataFusionError::from(error))
+}

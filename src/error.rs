@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 
 /// What the person who reads the message has to do about it. Each kind is one exit code.
@@ -308,6 +309,12 @@ fn from_shared(error: &DataFusionError) -> Error {
         cause = current.source();
     }
     Error::unavailable(error.to_string())
+}
+
+impl From<ArrowError> for Error {
+    fn from(error: ArrowError) -> Self {
+        DataFusionError::from(error).into()
+    }
 }
 
 impl From<Error> for DataFusionError {

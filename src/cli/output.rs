@@ -4,6 +4,9 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use arrow::json::LineDelimitedWriter;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
@@ -151,6 +154,30 @@ pub(crate) fn unless_gone(written: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
+}
+
+/// What Arrow writes to stdout. A reader that has gone away is not an error of ours.
+///
+/// # Errors
+/// `Unavailable` when a row cannot be written as `form`.
+pub(crate) fn print_rows(form: &str, write: impl FnOnce(io::StdoutLock<'_>) -> Result<(), ArrowError>) -> Result<()> {
+    let written = match write(io::stdout().lock()) {
+        Err(ArrowError::IoError(_, error)) => unless_gone(Err(error)).map_err(ArrowError::from),
+        written => written,
+    };
+    written.map_err(|e| Error::unavailable(format!("the rows do not print as {form}: {e}")))
+}
+
+/// Rows as JSON on stdout, one object a line.
+///
+/// # Errors
+/// `Unavailable` when a row cannot be written as JSON.
+pub(crate) fn print_json_rows(batches: &[&RecordBatch]) -> Result<()> {
+    print_rows("JSON", |stdout| {
+        let mut writer = LineDelimitedWriter::new(stdout);
+        writer.write_batches(batches)?;
+        writer.finish()
+    })
 }
 
 /// One line on stderr, for people. A reader that has gone away is not an error of ours.

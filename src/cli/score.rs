@@ -1,22 +1,20 @@
 //! `flumen score`: a model over the rows of a file, without a pipeline.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
 use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, Field, Float64Type, Schema};
-use arrow::error::ArrowError;
+use arrow::datatypes::{DataType, Field, Float64Type};
 use clap::Args;
 use datafusion::dataframe::DataFrame;
-use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, ScalarUDF, cast as cast_expr, ident};
 use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
 use serde_json::json;
 
-use super::output::{print_json, print_line, print_told};
+use super::output::{print_json, print_json_rows, print_line, print_rows, print_told};
 use super::{Format, Globals, Inputs, load};
+use crate::compare::is_near;
 use crate::error::{Error, Result};
 use crate::model::{self, Language, Model, ModelUdf, Output};
 use crate::observe::grouped;
@@ -91,7 +89,8 @@ impl Score {
         let expected = expected.column(0);
         let mut comparison = Comparison { rows: scored.num_rows() as u64, ..Comparison::default() };
         if expected.data_type().is_numeric() {
-            let (found, expected) = (numbers(scored, "score")?, cast(expected, &DataType::Float64).map_err(arrow)?);
+            let (found, expected) =
+                (cast(column(scored, "score")?, &DataType::Float64)?, cast(expected, &DataType::Float64)?);
             let expected = expected.as_primitive::<Float64Type>();
             for row in 0..found.len() {
                 let expected = if expected.is_null(row) { f64::NAN } else { expected.value(row) };
@@ -99,8 +98,8 @@ impl Score {
             }
             return Ok(comparison);
         }
-        let found = cast(column(scored, "prediction")?, &DataType::Utf8).map_err(arrow)?;
-        let expected = cast(expected, &DataType::Utf8).map_err(arrow)?;
+        let found = cast(column(scored, "prediction")?, &DataType::Utf8)?;
+        let expected = cast(expected, &DataType::Utf8)?;
         for (row, (found, expected)) in found.as_string::<i32>().iter().zip(expected.as_string::<i32>()).enumerate() {
             if found != expected {
                 comparison.differs(row, found.unwrap_or("nothing"), expected.unwrap_or("nothing"));
@@ -135,13 +134,12 @@ struct Comparison {
 
 impl Comparison {
     fn number(&mut self, row: usize, found: f64, expected: f64, tolerance: f64) {
-        if found == expected || (found.is_nan() && expected.is_nan()) {
+        if is_near(found, expected, 0.0) {
             return;
         }
         let apart = (found - expected).abs();
         self.most = if apart.is_nan() { f64::INFINITY } else { self.most.max(apart) };
-        // What is no number is apart from every one.
-        if apart.is_nan() || apart > tolerance * found.abs().max(expected.abs()).max(1.0) {
+        if !is_near(found, expected, tolerance) {
             self.differs(row, &found.to_string(), &expected.to_string());
         }
     }
@@ -188,7 +186,7 @@ async fn read(context: &SessionContext, path: &Path) -> Result<DataFrame> {
 
 async fn whole(frame: DataFrame) -> Result<RecordBatch> {
     let schema = Arc::new(frame.schema().as_arrow().clone());
-    concat_batches(&schema, &frame.collect().await?).map_err(arrow)
+    Ok(concat_batches(&schema, &frame.collect().await?)?)
 }
 
 /// What the model says of each row of a file: `score`, `prediction`, and `probability` where it says one.
@@ -238,38 +236,25 @@ fn column<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b ArrayRef> {
     })
 }
 
-fn numbers(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
-    cast(column(batch, name)?, &DataType::Float64).map_err(arrow)
-}
-
 /// The scores as CSV, a list's numbers each in a column of its own, or a JSON object a row.
 fn tell(scored: &RecordBatch, format: Format) -> Result<()> {
     if format == Format::Json {
-        let mut writer = arrow::json::LineDelimitedWriter::new(std::io::stdout().lock());
-        writer.write(scored).map_err(arrow)?;
-        return writer.finish().map_err(arrow);
+        return print_json_rows(&[scored]);
     }
-    let mut columns: BTreeMap<usize, (String, ArrayRef)> = BTreeMap::new();
+    let mut columns: Vec<(String, ArrayRef)> = Vec::new();
     for (field, column) in scored.schema().fields().iter().zip(scored.columns()) {
         let Some(lists) = column.as_list_opt::<i32>() else {
-            columns.insert(columns.len(), (field.name().clone(), Arc::clone(column)));
+            columns.push((field.name().clone(), Arc::clone(column)));
             continue;
         };
         let width = lists.values().len().checked_div(lists.len()).unwrap_or(0);
         let values = lists.values().as_primitive::<Float64Type>();
         for index in 0..width {
             let numbers = values.values().iter().skip(index).step_by(width).copied();
-            let numbers = arrow::array::Float64Array::from_iter_values(numbers);
-            columns.insert(columns.len(), (format!("{}_{index}", field.name()), Arc::new(numbers)));
+            let numbers = Float64Array::from_iter_values(numbers);
+            columns.push((format!("{}_{index}", field.name()), Arc::new(numbers)));
         }
     }
-    let fields: Vec<Field> =
-        columns.values().map(|(name, column)| Field::new(name, column.data_type().clone(), true)).collect();
-    let columns = columns.into_values().map(|(_, column)| column).collect();
-    let flat = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow)?;
-    arrow::csv::Writer::new(std::io::stdout().lock()).write(&flat).map_err(arrow)
-}
-
-fn arrow(error: ArrowError) -> Error {
-    Error::from(DataFusionError::from(error))
+    let flat = RecordBatch::try_from_iter(columns)?;
+    print_rows("CSV", |stdout| arrow::csv::Writer::new(stdout).write(&flat))
 }

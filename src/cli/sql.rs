@@ -3,11 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::error::ArrowError;
-use arrow::json::LineDelimitedWriter;
 use clap::Args;
 
-use super::output::{print_line, unless_gone};
+use super::output::{print_json_rows, print_line};
 use super::{Format, Globals, Inputs, load, table};
 use crate::close;
 use crate::engine::{QuerySession, SessionParts, side_table};
@@ -52,15 +50,7 @@ impl Sql {
         let (schema, batches) = session.collect(&state, &logical).await?;
         match globals.output {
             Format::Text => print_line(&table::render(&schema, &batches, SHOWN)?),
-            Format::Json => {
-                let mut writer = LineDelimitedWriter::new(std::io::stdout().lock());
-                let refs: Vec<_> = batches.iter().collect();
-                let written = match writer.write_batches(&refs).and_then(|()| writer.finish()) {
-                    Err(ArrowError::IoError(_, error)) => unless_gone(Err(error)).map_err(ArrowError::from),
-                    written => written,
-                };
-                written.map_err(|e| Error::unavailable(format!("the rows do not print as JSON: {e}")))?;
-            }
+            Format::Json => print_json_rows(&batches.iter().collect::<Vec<_>>())?,
         }
         Ok(())
     }

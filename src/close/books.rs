@@ -13,7 +13,6 @@ use serde_json::Map;
 
 use super::closed::Closed;
 use super::staged::date_value;
-use super::tally::arrow;
 use super::upkeep::keep_in_order;
 use crate::contract::{Contract, ContractColumn};
 use crate::engine::Deps;
@@ -98,7 +97,7 @@ impl Books {
             let closings = closings.ok_or_else(|| damaged("column `closing`".into()))?;
             let texts = [1, 2, 3].map(|column| arrow::compute::cast(batch.column(column), &DataType::Utf8));
             let [states, results, staged] = texts;
-            let (states, results, staged) = (states.map_err(arrow)?, results.map_err(arrow)?, staged.map_err(arrow)?);
+            let (states, results, staged) = (states?, results?, staged?);
             let (states, results) = (states.as_string::<i32>(), results.as_string::<i32>());
             let staged = staged.as_string::<i32>();
             for row in 0..batch.num_rows() {
@@ -202,7 +201,7 @@ impl Books {
             text(&result),
             maybe(staged.as_deref()),
         ];
-        RecordBatch::try_new(Arc::clone(self.sink.schema()), columns).map_err(arrow)
+        Ok(RecordBatch::try_new(Arc::clone(self.sink.schema()), columns)?)
     }
 }
 

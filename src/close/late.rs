@@ -14,7 +14,6 @@ use super::Job;
 use super::accounts::is_same;
 use super::closed::Closed;
 use super::reconcile::Ground;
-use super::tally::arrow;
 use super::upkeep::keep_in_order;
 use crate::contract::{Contract, ContractColumn};
 use crate::error::{Error, Result};
@@ -208,14 +207,14 @@ impl Job {
                 *found.entry(date.clone()).or_default() += 1;
             }
             let mask: BooleanArray = days.iter().map(|day| Some(day.is_some())).collect();
-            let kept = filter_record_batch(&batch, &mask).map_err(arrow)?;
+            let kept = filter_record_batch(&batch, &mask)?;
             let of = |get: fn(&Sealed<'_>) -> i64| days.iter().flatten().map(move |day| get(&due.sealed[*day]));
             let dates: Date32Array = of(|day| i64::from(day.date)).map(|days| Some(days as i32)).collect();
             let closings: Int64Array = of(|day| day.closed.closing).map(Some).collect();
             let at = arrow::array::TimestampMicrosecondArray::from_value(now, kept.num_rows()).with_timezone("UTC");
             let own: [ArrayRef; 3] = [Arc::new(dates), Arc::new(closings), Arc::new(at)];
             let columns = own.into_iter().chain(kept.columns().iter().cloned()).collect();
-            writer.write(&RecordBatch::try_new(Arc::clone(table.schema()), columns).map_err(arrow)?).await?;
+            writer.write(&RecordBatch::try_new(Arc::clone(table.schema()), columns)?).await?;
         }
         Ok(found)
     }
@@ -267,7 +266,7 @@ impl Due<'_> {
     fn days(&self, batch: &RecordBatch) -> Result<Vec<Option<usize>>> {
         let column = |name: &str, data_type: &DataType| -> Result<ArrayRef> {
             let column = batch.column_by_name(name).ok_or_else(|| Error::invalid(format!("no column `{name}`")))?;
-            cast(column, data_type).map_err(arrow)
+            Ok(cast(column, data_type)?)
         };
         let (partitions, offsets) = (column("_partition", &DataType::Int32)?, column("_offset", &DataType::Int64)?);
         let (partitions, offsets) = (partitions.as_primitive::<Int32Type>(), offsets.as_primitive::<Int64Type>());

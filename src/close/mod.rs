@@ -303,9 +303,9 @@ impl Job {
             known.values().filter(|closing| closing.is_done).map(|closing| closing.closed.clone()).collect();
         // By the landing table and the final one.
         let mut found: BTreeMap<(String, String), BTreeMap<String, u64>> = BTreeMap::new();
-        let mut landings_older = Vec::new();
+        let mut older = Vec::new();
         for _ in 0..TRIES {
-            let mut older = Vec::new();
+            older.clear();
             let landed = self.land_all(landings, asked).await?;
             for ground in self.bare_grounds(landings, &landed).await? {
                 for sink in self.keepers(&ground.landing.sink.name) {
@@ -323,12 +323,11 @@ impl Job {
             if older.is_empty() {
                 return Ok(once(found));
             }
-            landings_older = older;
         }
         Err(Error::invalid(format!(
             "table `{}` has less than what was looked at for late records: was it made anew? Restore it, or delete the \
              final tables, their adjustments and the books together to begin anew",
-            landings_older.join("`, `")
+            older.join("`, `")
         )))
     }
 

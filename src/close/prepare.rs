@@ -11,7 +11,7 @@ use super::closed::{Closed, CompleteBy, FinalTable, Reconciled};
 use super::land::{Landed, Landing};
 use super::reconcile::Ground;
 use super::staged::{StagedDate, date_value};
-use super::tally::{Kept, arrow, drain};
+use super::tally::{Kept, drain};
 use super::{Job, Known};
 use crate::clock::Stopwatch;
 use crate::content::RowsHash;
@@ -208,7 +208,7 @@ impl Job {
         let rows = self.context()?.read_table(files.rows(&self.deps)?)?;
         let sums = ground.map(|ground| ground.spec.sums.clone());
         let step = move |(hash, kept): &mut (RowsHash, Kept), batch: &RecordBatch| {
-            hash.add(batch).map_err(arrow)?;
+            hash.add(batch)?;
             sums.as_ref().map_or(Ok(()), |sums| kept.add(batch, sums))
         };
         let (mut hash, mut kept) = (RowsHash::default(), Kept::default());

@@ -7,7 +7,6 @@ use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use datafusion::dataframe::DataFrame;
-use datafusion::error::DataFusionError;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -89,7 +88,7 @@ impl Column {
         let column = named(batch, name)?;
         match column.data_type() {
             DataType::Decimal128(_, scale) => Ok(Column::Decimal(Arc::clone(column), *scale)),
-            _ => Ok(Column::Whole(cast(column, &DataType::Int64).map_err(arrow)?)),
+            _ => Ok(Column::Whole(cast(column, &DataType::Int64)?)),
         }
     }
 
@@ -113,7 +112,7 @@ impl Tally {
     pub fn add(&mut self, batch: &RecordBatch, time: &str, scope: &Scope) -> Result<Vec<Option<bool>>> {
         let (partitions, offsets) = origins(batch)?;
         let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-        let times = cast(named(batch, time)?, &micros).map_err(arrow)?;
+        let times = cast(named(batch, time)?, &micros)?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let columns = scope.sums.iter().map(|name| Column::new(batch, name)).collect::<Result<Vec<_>>>()?;
         let (start, end) = (scope.day.start.timestamp_micros(), scope.day.end.timestamp_micros());
@@ -294,17 +293,12 @@ pub async fn drain<A: Default + Send + 'static>(
 
 /// Which records the rows came from: partitions and offsets.
 fn origins(batch: &RecordBatch) -> Result<(Int32Array, Int64Array)> {
-    let partitions = cast(named(batch, "_partition")?, &DataType::Int32).map_err(arrow)?;
-    let offsets = cast(named(batch, "_offset")?, &DataType::Int64).map_err(arrow)?;
+    let partitions = cast(named(batch, "_partition")?, &DataType::Int32)?;
+    let offsets = cast(named(batch, "_offset")?, &DataType::Int64)?;
     Ok((partitions.as_primitive::<Int32Type>().clone(), offsets.as_primitive::<Int64Type>().clone()))
 }
 
 /// A column by its name.
 pub fn named<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b ArrayRef> {
     batch.column_by_name(name).ok_or_else(|| Error::invalid(format!("column `{name}` is missing; declare it")))
-}
-
-/// An error of Arrow's as ours.
-pub fn arrow(error: arrow::error::ArrowError) -> Error {
-    Error::from(DataFusionError::from(error))
 }

@@ -282,8 +282,12 @@ fn is_equal(left: &dyn Array, i: usize, right: &dyn Array, j: usize, tolerance: 
     if !left.data_type().is_floating() {
         return Ok(left.slice(i, 1).to_data() == right.slice(j, 1).to_data());
     }
-    let (one, two) = (number(left, i)?, number(right, j)?);
+    Ok(is_near(number(left, i)?, number(right, j)?, tolerance))
+}
+
+/// Whether numbers differ by no more than `tolerance`, absolutely or in relation to the larger one. NaN is NaN.
+pub fn is_near(one: f64, two: f64, tolerance: f64) -> bool {
     let limit = tolerance * one.abs().max(two.abs()).max(1.0);
-    let is_near = one.is_finite() && two.is_finite() && (one - two).abs() <= limit;
-    Ok(one == two || (one.is_nan() && two.is_nan()) || is_near)
+    let is_within = one.is_finite() && two.is_finite() && (one - two).abs() <= limit;
+    one == two || (one.is_nan() && two.is_nan()) || is_within
 }

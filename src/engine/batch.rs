@@ -136,7 +136,7 @@ async fn try_stage(
     };
     match counted {
         Ok((adds, rows)) => {
-            let (lookups, models) = (session.lookup_versions(), session.models().to_vec());
+            let (lookups, models) = (session.lookup_versions(), session.model_versions());
             Ok(Staged { sink, adds, rows, lookups, models, litter, sides })
         }
         Err(error) => {

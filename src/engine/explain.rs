@@ -96,7 +96,7 @@ pub async fn explain(deps: &Deps, pipeline: &Arc<Pipeline>, query: &QuerySpec, a
         },
         sources: sources.collect(),
         lookups: session.lookup_versions().into_iter().collect(),
-        models: session.models().iter().cloned().collect(),
+        models: session.model_versions().into_iter().collect(),
         sink: sink.location.clone(),
         columns: sink.contract.columns.iter().map(column).collect(),
         checks: sink.contract.checks.iter().map(|c| format!("{}: {}", c.name, c.sql)).collect(),

@@ -25,7 +25,6 @@ pub(crate) struct Models {
     loaded: Vec<Loaded>,
     /// Since the last look at their files.
     watch: Option<Stopwatch>,
-    versions: Vec<(String, String)>,
 }
 
 struct Loaded {
@@ -55,22 +54,25 @@ pub(crate) fn function(spec: &ModelSpec, model: &Arc<dyn Model>) -> Result<Model
 }
 
 impl Models {
-    /// Loads a model and registers its function.
+    /// Loads models and registers their functions.
     ///
     /// # Errors
-    /// `Invalid` when the file is missing, damaged, or not as declared.
-    pub fn add(&mut self, spec: &ModelSpec, context: &SessionContext) -> Result<()> {
-        let stamp = stamp_of(&spec.path);
-        let model = load(spec)?;
-        context.register_udf(ScalarUDF::from(function(spec, &model)?));
-        self.loaded.push(Loaded { spec: spec.clone(), model, stamp });
-        self.tell(context);
-        Ok(())
+    /// `Invalid` when a file is missing, damaged, or not as declared.
+    pub fn load<'a>(specs: impl Iterator<Item = &'a ModelSpec>, context: &SessionContext) -> Result<Self> {
+        let mut models = Self::default();
+        for spec in specs {
+            let stamp = stamp_of(&spec.path);
+            let model = load(spec)?;
+            context.register_udf(ScalarUDF::from(function(spec, &model)?));
+            models.loaded.push(Loaded { spec: spec.clone(), model, stamp });
+        }
+        models.tell(context);
+        Ok(models)
     }
 
     /// Name and SHA-256 of each.
-    pub fn versions(&self) -> &[(String, String)] {
-        &self.versions
+    pub fn versions(&self) -> Vec<(String, String)> {
+        self.loaded.iter().map(|loaded| (loaded.spec.name.clone(), loaded.model.about().sha256.clone())).collect()
     }
 
     /// Takes over models whose files have changed, each as a whole or not at all; whether there was one. What was done
@@ -107,9 +109,8 @@ impl Models {
         is_taken
     }
 
-    fn tell(&mut self, context: &SessionContext) {
-        let version = |loaded: &Loaded| (loaded.spec.name.clone(), loaded.model.about().sha256.clone());
-        self.versions = self.loaded.iter().map(version).collect();
+    /// Registers the function that tells of them.
+    fn tell(&self, context: &SessionContext) {
         let abouts = self.loaded.iter().map(|loaded| (loaded.spec.name.clone(), loaded.model.about().clone()));
         context.register_udf(ScalarUDF::from(ModelInfoUdf::new(abouts.collect::<BTreeMap<_, _>>())));
     }

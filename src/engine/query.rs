@@ -170,12 +170,8 @@ impl StreamingQuery {
         let shares: Vec<Share> = self.topics.iter_mut().map(standing).collect();
         let nothing =
             Content { adds: Vec::new(), side: Vec::new(), records: Records::default(), rows: Rows::default() };
-        let commit = self.commit_of(
-            (self.batch, self.deps.clock.now()),
-            &shares,
-            Used { lookups: &[], models: self.session.models() },
-            nothing,
-        );
+        let used = Used { lookups: Vec::new(), models: self.session.model_versions() };
+        let commit = self.commit_of((self.batch, self.deps.clock.now()), &shares, &used, nothing);
         fault_point::pass("positions").await?;
         let committed = if self.sink.exists() {
             self.sink.commit(commit).await?
@@ -276,7 +272,8 @@ impl StreamingQuery {
             self.plans = Plans::new(&self.pipeline, &self.sink_spec, &self.session.state(clock)?).await?;
         }
         let shape = self.shape(shares.iter().flat_map(|share| &share.ranges));
-        let (lookups, builds_lookups) = (shape.lookups.clone(), shape.records.is_none());
+        let used = Used { lookups: shape.lookups.clone(), models: self.session.model_versions() };
+        let builds_lookups = shape.records.is_none();
         let slice = |share: &Share| Slice {
             ranges: share.ranges.clone(),
             counts: Arc::clone(&share.counts),
@@ -297,8 +294,7 @@ impl StreamingQuery {
             shares,
             posts,
             executable,
-            lookups,
-            models: self.session.models().to_vec(),
+            used,
             lag,
             watch,
             since_last,
@@ -476,7 +472,7 @@ impl StreamingQuery {
         let side = SideFiles::merged(letters.into_iter().chain(quarantine));
         let watch = Stopwatch::start();
         let content = Content { adds, side: side.clone(), records, rows };
-        let commit = self.commit_of((planned.batch, planned.clock), &planned.shares, planned.versions(), content);
+        let commit = self.commit_of((planned.batch, planned.clock), &planned.shares, &planned.used, content);
         let owed = (!side.is_empty()).then(|| SideCommit {
             marker: self.sink.owner().side(),
             number: planned.batch,
@@ -552,7 +548,7 @@ impl StreamingQuery {
         &self,
         (batch, clock): (i64, DateTime<Utc>),
         shares: &[Share],
-        Used { lookups, models }: Used<'_>,
+        Used { lookups, models }: &Used,
         content: Content,
     ) -> SinkCommit {
         let Content { adds, side, records, rows } = content;

@@ -228,7 +228,7 @@ impl<'a> Retry<'a> {
         counts.iter().for_each(|counts| records.add(counts.totals()));
         let rows = written.rows(&adds, quarantine.as_ref())?;
         check_conservation(records, rows)?;
-        let (lookups, models) = (session.lookup_versions(), session.models().to_vec());
+        let (lookups, models) = (session.lookup_versions(), session.model_versions());
         Ok(Run { adds, quarantine, records, rows, decoded, lookups, models })
     }
 

@@ -56,28 +56,19 @@ pub(crate) struct Planned {
     pub(crate) posts: Vec<Post>,
     /// Until it has run: a plan holds the hash tables of its joins.
     pub(crate) executable: Option<Executable>,
-    pub(crate) lookups: Vec<(String, String)>,
-    pub(crate) models: Vec<(String, String)>,
+    pub(crate) used: Used,
     pub(crate) lag: u64,
     pub(crate) watch: Stopwatch,
     pub(crate) since_last: f64,
     pub(crate) durations: Durations,
 }
 
-/// What a micro-batch used.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Used<'a> {
+/// What a micro-batch uses besides its topics.
+pub(crate) struct Used {
     /// Name and version of each lookup.
-    pub(crate) lookups: &'a [(String, String)],
+    pub(crate) lookups: Vec<(String, String)>,
     /// Name and SHA-256 of each model.
-    pub(crate) models: &'a [(String, String)],
-}
-
-impl Planned {
-    /// Name and version of its lookups, name and SHA-256 of its models.
-    pub(crate) fn versions(&self) -> Used<'_> {
-        Used { lookups: &self.lookups, models: &self.models }
-    }
+    pub(crate) models: Vec<(String, String)>,
 }
 
 /// What a micro-batch reads: the topic by its place in the query, and a range of it.

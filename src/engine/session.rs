@@ -150,9 +150,8 @@ impl QuerySession {
                 None => session.add_lookup(&spec.as_lookup(), deps).await?,
             }
         }
-        for spec in pipeline.models.iter().filter(|m| parts.models.contains(&m.name)) {
-            session.models.add(spec, &session.context)?;
-        }
+        let models = pipeline.models.iter().filter(|m| parts.models.contains(&m.name));
+        session.models = Models::load(models, &session.context)?;
         Ok(session)
     }
 
@@ -211,7 +210,7 @@ impl QuerySession {
     }
 
     /// Name and SHA-256 of each model.
-    pub fn models(&self) -> &[(String, String)] {
+    pub fn model_versions(&self) -> Vec<(String, String)> {
         self.models.versions()
     }
 

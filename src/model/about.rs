@@ -84,7 +84,7 @@ impl Feature {
 }
 
 impl Column<'_> {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Column::Numbers(numbers) => numbers.len(),
             Column::Texts(texts) => texts.len(),

@@ -449,20 +449,22 @@ fn claim(child: u32, parent: usize, seen: &mut [bool]) -> Result<usize> {
     Ok(index)
 }
 
-/// Puts a column into a slot.
+/// Puts a column into a slot, each value as `of` makes it.
+fn put<T: Real>(column: &[f64], slot: &mut [T; BLOCK_ROWS], of: impl Fn(T) -> T) {
+    column.iter().zip(slot).for_each(|(value, slot)| *slot = of(T::of(*value)));
+}
+
+/// Puts a column into a slot as nodes look at it.
 fn fill<T: Real>(column: &[f64], missing: Missing, slot: &mut [T; BLOCK_ROWS]) {
-    let put = |slot: &mut [T; BLOCK_ROWS], of: &dyn Fn(T) -> T| {
-        column.iter().zip(slot).for_each(|(value, slot)| *slot = of(T::of(*value)));
-    };
     let is_nan = |value: T| value.widened().is_nan();
     let is_zero = |value: T| is_nan(value) || value.widened().abs() <= ZERO;
     match missing {
-        Missing::Left => put(slot, &|value| if is_nan(value) { T::MIN } else { value }),
-        Missing::Right => put(slot, &|value| if is_nan(value) { T::MAX } else { value }),
-        Missing::AsZero => put(slot, &|value| if is_nan(value) { T::default() } else { value }),
-        Missing::ZeroLeft => put(slot, &|value| if is_zero(value) { T::MIN } else { value }),
-        Missing::ZeroRight => put(slot, &|value| if is_zero(value) { T::MAX } else { value }),
-        Missing::Kept => put(slot, &|value| value),
+        Missing::Left => put(column, slot, |value| if is_nan(value) { T::MIN } else { value }),
+        Missing::Right => put(column, slot, |value| if is_nan(value) { T::MAX } else { value }),
+        Missing::AsZero => put(column, slot, |value| if is_nan(value) { T::default() } else { value }),
+        Missing::ZeroLeft => put(column, slot, |value| if is_zero(value) { T::MIN } else { value }),
+        Missing::ZeroRight => put(column, slot, |value| if is_zero(value) { T::MAX } else { value }),
+        Missing::Kept => put(column, slot, |value| value),
     }
 }
 

@@ -7,15 +7,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, ListArray, StringArray, StructArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
+use arrow::datatypes::{DataType, FieldRef, Float64Type};
 use datafusion::common::Result as DfResult;
-use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature};
 
 use super::{About, Column, Model, Output, Scores, is_number};
 use crate::error::{Error, Result};
-use crate::pipeline::may_be_null;
+use crate::pipeline::Declared;
 
 /// `CREATE FUNCTION name(arguments) RETURNS type LANGUAGE … AS 'file'`: the arguments bind to the model's features by
 /// position, and a NULL is a missing value. The function is immutable: two of them are equal when name, types and the
@@ -26,9 +24,7 @@ use crate::pipeline::may_be_null;
 /// `STRUCT` of any of `score DOUBLE`, `prediction DOUBLE` or `VARCHAR`, `probability DOUBLE[]`, `values DOUBLE[]`.
 #[derive(Debug)]
 pub struct ModelUdf {
-    name: String,
-    signature: Signature,
-    returns: DataType,
+    declared: Declared,
     model: Arc<dyn Model>,
     /// The classes as numbers, where their names are all numbers, else their indices.
     classes: Vec<f64>,
@@ -68,9 +64,7 @@ impl ModelUdf {
             }
             Output::Number | Output::Numbers(_) => Vec::new(),
         };
-        // An exact signature of nothing is refused by the planner; a constant model has to be called f().
-        let types = if arguments.is_empty() { TypeSignature::Nullary } else { TypeSignature::Exact(arguments) };
-        Ok(Self { name, signature: Signature::new(types, Volatility::Immutable), returns, model, classes })
+        Ok(Self { declared: Declared::new(&name, &arguments, returns), model, classes })
     }
 
     /// The model behind the function.
@@ -78,13 +72,13 @@ impl ModelUdf {
         &self.model
     }
 
-    fn identity(&self) -> (&str, &Signature, &DataType, &str) {
-        (&self.name, &self.signature, &self.returns, &self.model.about().sha256)
+    fn identity(&self) -> (&Declared, &str) {
+        (&self.declared, &self.model.about().sha256)
     }
 
-    fn array(&self, scores: &Scores, data_type: &DataType, part: Part) -> DfResult<ArrayRef> {
+    fn array(&self, scores: &Told, data_type: &DataType, part: Part) -> DfResult<ArrayRef> {
         let output = &self.model.about().output;
-        let numbers = |numbers: Vec<f64>| -> ArrayRef { Arc::new(Float64Array::from(numbers)) };
+        let numbers = |numbers: ScalarBuffer<f64>| -> ArrayRef { Arc::new(Float64Array::new(numbers, None)) };
         let array = match (part, output) {
             (Part::Score, Output::Classes { labels, has_probabilities: true }) if labels.len() == 2 => {
                 numbers(scores.values.iter().skip(1).step_by(2).copied().collect())
@@ -113,18 +107,25 @@ impl ModelUdf {
         Ok(cast(&array, data_type)?)
     }
 
-    fn told(&self, scores: &Scores) -> DfResult<ArrayRef> {
-        let DataType::Struct(fields) = &self.returns else {
-            let part = part_of("score", &self.returns).unwrap_or(Part::Score);
-            return self.array(scores, &self.returns, part);
+    fn told(&self, scores: Scores) -> DfResult<ArrayRef> {
+        let scores = Told { predictions: scores.predictions.into(), values: scores.values.into() };
+        let DataType::Struct(fields) = &self.declared.returns else {
+            let part = part_of("score", &self.declared.returns).unwrap_or(Part::Score);
+            return self.array(&scores, &self.declared.returns, part);
         };
         let column = |field: &FieldRef| {
             let part = part_of(field.name(), field.data_type()).unwrap_or(Part::Prediction);
-            self.array(scores, field.data_type(), part)
+            self.array(&scores, field.data_type(), part)
         };
         let columns = fields.iter().map(column).collect::<DfResult<Vec<_>>>()?;
         Ok(Arc::new(StructArray::try_new(fields.clone(), columns, None)?))
     }
+}
+
+/// [`Scores`] whose numbers columns share.
+struct Told {
+    predictions: ScalarBuffer<f64>,
+    values: ScalarBuffer<f64>,
 }
 
 /// Holds a declaration against the model.
@@ -263,19 +264,19 @@ impl Hash for ModelUdf {
 
 impl ScalarUDFImpl for ModelUdf {
     fn name(&self) -> &str {
-        &self.name
+        &self.declared.name
     }
 
     fn signature(&self) -> &Signature {
-        &self.signature
+        &self.declared.signature
     }
 
     fn return_type(&self, _arguments: &[DataType]) -> DfResult<DataType> {
-        Ok(self.returns.clone())
+        Ok(self.declared.returns.clone())
     }
 
     fn return_field_from_args(&self, _args: ReturnFieldArgs) -> DfResult<FieldRef> {
-        Ok(Arc::new(Field::new(&self.name, self.returns.clone(), may_be_null(&self.returns))))
+        Ok(self.declared.field())
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
@@ -286,8 +287,8 @@ impl ScalarUDFImpl for ModelUdf {
         let ready = ready.collect::<DfResult<Vec<_>>>()?;
         let columns: Vec<Column<'_>> = ready.iter().map(Ready::column).collect();
         let scores = self.model.score(&columns, rows);
-        let scores = scores.map_err(|error| error.within(format_args!("function {}", self.name)))?;
-        Ok(ColumnarValue::Array(self.told(&scores)?))
+        let scores = scores.map_err(|error| error.within(format_args!("function {}", self.declared.name)))?;
+        Ok(ColumnarValue::Array(self.told(scores)?))
     }
 }
 
@@ -296,6 +297,7 @@ mod tests {
     use super::super::Feature;
     use super::*;
     use arrow::array::{BooleanArray, Decimal128Array, Float32Array, Int64Array, RecordBatch};
+    use arrow::datatypes::Field;
     use datafusion::logical_expr::ScalarUDF;
     use datafusion::prelude::SessionContext;
     use std::hash::DefaultHasher;

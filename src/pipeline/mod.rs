@@ -53,7 +53,7 @@ pub use spec::{
     RegistryAuth, RegistrySpec, SCHEMA_ID, SchemaChange, Settings, SinkFormat, SinkMode, SinkSpec, SourceSpec,
     UpkeepSpec, ValueFormat,
 };
-pub use stand_in::{MODEL_INFO, may_be_null, model_info_fields};
+pub use stand_in::{Declared, MODEL_INFO, model_info_fields};
 pub use suggest::did_you_mean;
 pub use text::SourceText;
 pub use topic::meta_fields;

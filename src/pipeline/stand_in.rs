@@ -17,19 +17,39 @@ pub(super) fn table(schema: &SchemaRef) -> Arc<LogicalTableSource> {
     Arc::new(LogicalTableSource::new(Arc::clone(schema)))
 }
 
-/// A function of a model's name and types that plans like the model and cannot run: `check` needs no more.
-pub(super) fn function(model: &ModelSpec) -> ScalarUDF {
-    let types = match model.arguments.is_empty() {
-        true => TypeSignature::Nullary,
-        false => TypeSignature::Exact(model.arguments.clone()),
-    };
-    let (name, returns) = (model.name.clone(), model.returns.clone());
-    ScalarUDF::from(Function { name, returns, signature: Signature::new(types, Volatility::Immutable) })
+/// A function as it is declared: its name, what it takes, what it returns.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Declared {
+    /// Its name.
+    pub name: String,
+    /// What it takes.
+    pub signature: Signature,
+    /// What it returns.
+    pub returns: DataType,
 }
 
-/// Whether a function that returns this may return NULL: a model that names classes has none for a row that it refuses.
-pub fn may_be_null(returns: &DataType) -> bool {
-    !returns.is_floating() && !matches!(returns, DataType::List(_))
+impl Declared {
+    /// A function of a model.
+    pub fn new(name: &str, arguments: &[DataType], returns: DataType) -> Self {
+        // An exact signature of nothing is refused by the planner; a constant model has to be called f().
+        let types = match arguments.is_empty() {
+            true => TypeSignature::Nullary,
+            false => TypeSignature::Exact(arguments.to_vec()),
+        };
+        Self { name: name.to_owned(), signature: Signature::new(types, Volatility::Immutable), returns }
+    }
+
+    /// The column that it gives. It is never NULL, but that a model that names classes has none for a row that it
+    /// refuses.
+    pub fn field(&self) -> FieldRef {
+        let is_null = !self.returns.is_floating() && !matches!(self.returns, DataType::List(_));
+        Arc::new(Field::new(&self.name, self.returns.clone(), is_null))
+    }
+}
+
+/// A function of a model's name and types that plans like the model and cannot run: `check` needs no more.
+pub(super) fn function(model: &ModelSpec) -> ScalarUDF {
+    ScalarUDF::from(Function(Declared::new(&model.name, &model.arguments, model.returns.clone())))
 }
 
 /// The name of the function that tells of models.
@@ -52,35 +72,31 @@ pub fn model_info_fields() -> Fields {
 
 /// What stands for that function.
 pub(super) fn model_info() -> ScalarUDF {
-    let signature = Signature::exact(vec![DataType::Utf8], Volatility::Immutable);
-    ScalarUDF::from(Function { name: MODEL_INFO.into(), returns: DataType::Struct(model_info_fields()), signature })
+    let returns = DataType::Struct(model_info_fields());
+    ScalarUDF::from(Function(Declared::new(MODEL_INFO, &[DataType::Utf8], returns)))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Function {
-    name: String,
-    signature: Signature,
-    returns: DataType,
-}
+struct Function(Declared);
 
 impl ScalarUDFImpl for Function {
     fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
     fn signature(&self) -> &Signature {
-        &self.signature
+        &self.0.signature
     }
 
     fn return_type(&self, _arguments: &[DataType]) -> DfResult<DataType> {
-        Ok(self.returns.clone())
+        Ok(self.0.returns.clone())
     }
 
     fn return_field_from_args(&self, _args: ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
-        Ok(Arc::new(Field::new(&self.name, self.returns.clone(), may_be_null(&self.returns))))
+        Ok(self.0.field())
     }
 
     fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        Err(DataFusionError::Internal(format!("model {} is not loaded", self.name)))
+        Err(DataFusionError::Internal(format!("model {} is not loaded", self.0.name)))
     }
 }

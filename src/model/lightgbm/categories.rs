@@ -6,62 +6,29 @@ use serde_json::Value;
 
 use super::damaged;
 use crate::error::{Error, Result};
-use crate::model::about::Column;
+use crate::model::codes::{Codes, bits};
 
 /// What to do about categories that cannot be told apart.
 const BY_HAND: &str = "train it on numbers that you make of the categories yourself, and save it again";
 
-/// The number of each category of a feature. A value that is no category is a missing one.
-#[derive(Debug)]
-pub(super) enum Codes {
-    Texts(HashMap<String, f64>),
-    /// By the bits of the number, 0 for -0.
-    Numbers(HashMap<u64, f64>),
-}
-
-impl Codes {
-    pub fn are_texts(&self) -> bool {
-        matches!(self, Self::Texts(_))
+/// The codes of categories in their order.
+fn coded(categories: &[Value]) -> Result<Codes> {
+    let coded = || categories.iter().zip(0_u32..).map(|(category, code)| (category, f64::from(code)));
+    let texts: HashMap<Vec<u8>, f64> =
+        coded().filter_map(|(category, code)| Some((category.as_str()?.as_bytes().to_vec(), code))).collect();
+    let numbers: HashMap<u64, f64> = coded()
+        .filter_map(|(category, code)| match category {
+            Value::Bool(is_true) => Some((bits(f64::from(*is_true)), code)),
+            category => Some((bits(category.as_f64()?), code)),
+        })
+        .collect();
+    match (texts.len(), numbers.len()) {
+        (0, count) if count == categories.len() => Ok(Codes::Numbers(numbers)),
+        (count, 0) if count == categories.len() => Ok(Codes::Texts { codes: texts, may_be_cut: false }),
+        _ => Err(Error::invalid(format!(
+            "it has categories that are neither all texts nor all numbers, or one of them twice; {BY_HAND}"
+        ))),
     }
-
-    /// The numbers of a column's values.
-    pub fn of_column(&self, column: &Column<'_>) -> Vec<f64> {
-        match (self, column) {
-            (Self::Texts(codes), Column::Texts(texts)) => {
-                let code = |text: Option<&str>| text.and_then(|text| codes.get(text)).copied();
-                texts.iter().map(|text| code(text).unwrap_or(f64::NAN)).collect()
-            }
-            (Self::Numbers(codes), Column::Numbers(numbers)) => {
-                numbers.iter().map(|number| codes.get(&bits(*number)).copied().unwrap_or(f64::NAN)).collect()
-            }
-            (_, column) => vec![f64::NAN; column.numbers().len()],
-        }
-    }
-
-    /// Of the categories in their order.
-    fn new(categories: &[Value]) -> Result<Self> {
-        let coded = || categories.iter().zip(0_u32..).map(|(category, code)| (category, f64::from(code)));
-        let texts: HashMap<String, f64> =
-            coded().filter_map(|(category, code)| Some((category.as_str()?.to_owned(), code))).collect();
-        let numbers: HashMap<u64, f64> = coded()
-            .filter_map(|(category, code)| match category {
-                Value::Bool(is_true) => Some((bits(f64::from(*is_true)), code)),
-                category => Some((bits(category.as_f64()?), code)),
-            })
-            .collect();
-        match (texts.len(), numbers.len()) {
-            (0, count) if count == categories.len() => Ok(Self::Numbers(numbers)),
-            (count, 0) if count == categories.len() => Ok(Self::Texts(texts)),
-            _ => Err(Error::invalid(format!(
-                "it has categories that are neither all texts nor all numbers, or one of them twice; {BY_HAND}"
-            ))),
-        }
-    }
-}
-
-fn bits(number: f64) -> u64 {
-    // Adding 0 makes 0 of -0.
-    (number + 0.0).to_bits()
 }
 
 /// The features that were pandas categories, in their order, with their codes. `infos` is the header's `feature_infos`,
@@ -76,7 +43,7 @@ pub(super) fn parse(json: &str, infos: &[&str], trained: Option<&str>) -> Result
     let features = features(lists.len(), infos, trained)?;
     let mut all = Vec::with_capacity(lists.len());
     for (feature, list) in features.into_iter().zip(&lists) {
-        let codes = Codes::new(list).map_err(|error| error.within(format_args!("feature {feature}")))?;
+        let codes = coded(list).map_err(|error| error.within(format_args!("feature {feature}")))?;
         if infos.get(feature).and_then(|info| highest(info)).is_some_and(|code| code >= list.len()) {
             return Err(unclear(format_args!("feature {feature} has more categories than its list")));
         }

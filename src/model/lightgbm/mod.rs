@@ -15,10 +15,10 @@ use std::str::{FromStr, Lines};
 
 use super::Model;
 use super::about::{About, Column, Feature, Scores};
+use super::codes::Codes;
 use super::forest::{Branch, Forest};
 use crate::error::{Error, Result};
 
-use categories::Codes;
 use objective::Objective;
 use tree::{LinearLeaf, TreeText};
 
@@ -359,6 +359,7 @@ fn number<T: FromStr>(key: &str, text: &str) -> Result<T> {
 mod tests {
     use super::*;
     use crate::model::about::Output;
+    use crate::model::damage::{self, Chance};
     use arrow::array::StringArray;
     use std::path::{Path, PathBuf};
 
@@ -568,20 +569,8 @@ mod tests {
         names.into_iter().map(move |name| std::fs::read(of(name)).unwrap())
     }
 
-    /// An error that says what to do, or a model that scores.
     fn survives(bytes: &[u8]) {
-        let model = match parse(bytes, String::new()) {
-            Ok(model) => model,
-            Err(error) => return assert!(error.to_string().contains("; "), "{error}"),
-        };
-        let texts = StringArray::from(vec![Some("Oslo"), None, Some("phone")]);
-        let values = [1.5, f64::NAN, f64::INFINITY];
-        let column = |feature: &Feature| match feature.is_text {
-            true => Column::Texts(&texts),
-            false => Column::Numbers(&values),
-        };
-        let columns: Vec<Column<'_>> = model.about.features.iter().map(column).collect();
-        assert_eq!(model.score(&columns, 3).unwrap().predictions.len(), 3);
+        damage::survives(parse(bytes, String::new()));
     }
 
     #[test]
@@ -597,17 +586,13 @@ mod tests {
 
     #[test]
     fn flipped_bytes_are_refused_or_score() {
-        let mut state = 7_u64;
-        let mut random = |below: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as usize % below
-        };
+        let mut chance = Chance::new(7);
         for bytes in real() {
             for _ in 0..1000 {
                 let mut bytes = bytes.clone();
-                for _ in 0..=random(3) {
-                    let at = random(bytes.len());
-                    bytes[at] = b"0123456789-. =\ne\xff[{\0"[random(20)];
+                for _ in 0..=chance.below(3) {
+                    let at = chance.below(bytes.len());
+                    bytes[at] = b"0123456789-. =\ne\xff[{\0"[chance.below(20)];
                 }
                 survives(&bytes);
             }

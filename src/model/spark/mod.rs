@@ -184,6 +184,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::super::Model as _;
+    use super::super::damage::Chance;
     use super::*;
 
     fn fixture(name: &str) -> PathBuf {
@@ -323,13 +324,7 @@ mod tests {
     /// Damages each file of a model in turn: each time it is refused or scores.
     fn damage(name: &str, truncations: usize, flips: usize) {
         let copy = copy(name);
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = move || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random as usize
-        };
+        let mut chance = Chance::new(7);
         let survives = || match parse(copy.path(), String::new()) {
             Ok(model) => drop(score(&model)),
             Err(error) => assert!(error.to_string().contains(';'), "{error}"),
@@ -342,9 +337,9 @@ mod tests {
             }
             for _ in 0..flips {
                 let mut damaged = bytes.clone();
-                for _ in 0..1 + next() % 3 {
-                    let at = next() % damaged.len();
-                    damaged[at] ^= 1 << (next() % 8);
+                for _ in 0..=chance.below(3) {
+                    let at = chance.below(damaged.len());
+                    damaged[at] ^= 1 << chance.below(8);
                 }
                 fs::write(&file, &damaged).unwrap();
                 survives();

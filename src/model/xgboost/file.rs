@@ -8,6 +8,7 @@ use serde::de::{Deserializer, Error as _, Unexpected, Visitor};
 use super::damaged;
 use crate::error::{Error, Result};
 use crate::model::Feature;
+use crate::model::codes::{Codes, bits};
 use crate::model::forest::{Branch, CategoryRule, CategorySet, Missing, Split, Test};
 
 /// A model may have this many features: each one costs 256 bytes of a block or more.
@@ -71,15 +72,15 @@ impl Learner {
         }
     }
 
-    /// How the values of each feature become codes.
-    pub fn codes(&self, features: usize) -> Result<Vec<Codes>> {
+    /// How the values of each feature become codes; `None` where they are compared as they are.
+    pub fn codes(&self, features: usize) -> Result<Vec<Option<Codes>>> {
         let inner = self.gradient_booster.gbtree.as_ref().map(|inner| &inner.model);
         let encodings = self.gradient_booster.model.as_ref().or(inner).map(|model| &model.cats.enc);
         let mut codes = encodings.into_iter().flatten().map(Encoding::codes).collect::<Result<Vec<_>>>()?;
         if !codes.is_empty() && codes.len() != features {
             return Err(damaged(format!("categories of {} features, and it has {features}", codes.len())));
         }
-        codes.resize(features, Codes::None);
+        codes.resize_with(features, || None);
         Ok(codes)
     }
 
@@ -163,19 +164,19 @@ pub(super) struct Encoding {
     values: Vec<f64>,
 }
 
-/// How values of a feature become codes.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Codes {
-    /// They are codes, or no categories.
-    None,
-    Texts(HashMap<Vec<u8>, f64>),
-    Numbers(Vec<f64>),
-}
-
 impl Encoding {
-    pub fn codes(&self) -> Result<Codes> {
+    /// How values of the feature become codes; `None` where they are codes, or no categories. XGBoost 3.1 and 3.2
+    /// count characters where they cut bytes, so that names with others than ASCII are too short in the file.
+    fn codes(&self) -> Result<Option<Codes>> {
+        if self.values.is_empty() && self.offsets.is_empty() {
+            return Ok(None);
+        }
         if self.offsets.is_empty() {
-            return Ok(if self.values.is_empty() { Codes::None } else { Codes::Numbers(self.values.clone()) });
+            let mut codes = HashMap::new();
+            for (code, value) in self.values.iter().enumerate() {
+                codes.entry(bits(*value)).or_insert(code as f64);
+            }
+            return Ok(Some(Codes::Numbers(codes)));
         }
         // Bytes are written as signed numbers.
         let bytes: Vec<u8> = self.values.iter().map(|value| *value as i64 as u8).collect();
@@ -186,17 +187,7 @@ impl Encoding {
             let text = text.ok_or_else(|| damaged(format!("category {code} is not there")))?;
             codes.insert(text.to_vec(), code as f64);
         }
-        Ok(Codes::Texts(codes))
-    }
-}
-
-impl Codes {
-    /// The code of a text. XGBoost 3.1 and 3.2 count characters where they cut bytes, so that names with others than
-    /// ASCII are too short in the file: then so many bytes are looked for.
-    pub fn of_text(&self, text: &str) -> Option<f64> {
-        let Codes::Texts(known) = self else { return None };
-        let bytes = text.as_bytes();
-        known.get(bytes).or_else(|| known.get(bytes.get(..text.chars().count())?)).copied()
+        Ok(Some(Codes::Texts { codes, may_be_cut: true }))
     }
 }
 

@@ -99,7 +99,6 @@ pub(super) enum Test<T> {
     /// A value that is not bigger.
     AtMost(T),
     /// The same value.
-    #[allow(dead_code, reason = "a mode of ONNX's trees, which are not read yet")]
     Equal(T),
     /// A category that is in the set, or with `inside_left: false` one that is not.
     Among { set: CategorySet, inside_left: bool },

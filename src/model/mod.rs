@@ -9,6 +9,7 @@ mod forest;
 mod info;
 mod lightgbm;
 mod linear;
+mod onnx;
 mod spark;
 mod udf;
 mod xgboost;
@@ -117,10 +118,8 @@ impl Contents {
                 }
                 Ok(Arc::new(model))
             }
-            (other, _) => Err(Error::invalid(format!(
-                "LANGUAGE {other} is not supported yet; save the model with its own library and declare it XGBOOST, \
-                 LIGHTGBM or SPARK_ML"
-            ))),
+            (Language::Onnx, Contents::File(bytes)) => Ok(Arc::new(onnx::parse(bytes, sha256)?)),
+            (_, Contents::Directory(_)) => Err(Error::invalid("it is a directory; name the model's file in it")),
         }
     }
 }

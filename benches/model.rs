@@ -1,9 +1,12 @@
-//! How many rows a second the shipped models score on one thread.
+//! How many rows a second models score on one thread: the shipped ones, and those in the directory that
+//! `FLUMEN_BENCH_MODELS` names (`scripts/bench-models`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that fails may stop")]
 #![allow(missing_docs, reason = "criterion makes undocumented items")]
 
+use std::ffi::OsStr;
 use std::hint::black_box;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flumen::model::{self, Column, Language};
@@ -33,5 +36,48 @@ fn score(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, score);
+/// The models of a directory, by their names.
+fn models(directory: &Path) -> Vec<(PathBuf, Language)> {
+    let language = |path: &Path| match path.extension().and_then(OsStr::to_str) {
+        Some("json" | "ubj") => Some(Language::Xgboost),
+        Some("txt") => Some(Language::LightGbm),
+        Some("onnx") => Some(Language::Onnx),
+        None if path.join("metadata").is_dir() => Some(Language::SparkMl),
+        _ => None,
+    };
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut models: Vec<_> = entries.filter_map(|path| language(&path).map(|language| (path, language))).collect();
+    models.sort_by(|(a, _), (b, _)| a.cmp(b));
+    models
+}
+
+/// `NAME.rows` has the values of model `NAME`, column after column, as 64-bit floats.
+fn given(c: &mut Criterion) {
+    let Some(directory) = std::env::var_os("FLUMEN_BENCH_MODELS").map(PathBuf::from) else { return };
+    let mut group = c.benchmark_group("given");
+    group.throughput(Throughput::Elements(ROWS as u64));
+    for (path, language) in models(&directory) {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let model = model::load(&name, language, &path, None).unwrap();
+        let bytes = std::fs::read(path.with_extension("rows")).unwrap();
+        let values: Vec<f64> = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+        let columns: Vec<&[f64]> = values.chunks(values.len() / model.about().features.len()).collect();
+        let batch = |first: usize| columns.iter().map(|column| Column::Numbers(&column[first..first + ROWS])).collect();
+        let batches: Vec<Vec<Column<'_>>> = (0..columns[0].len() / ROWS).map(|at| batch(at * ROWS)).collect();
+        let mut next = (0..batches.len()).cycle();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| model.score(black_box(&batches[next.next().unwrap()]), ROWS).unwrap());
+        });
+    }
+    group.finish();
+    for (path, language) in models(&directory.join("large")) {
+        let bytes = path.metadata().unwrap().len();
+        let start = Instant::now();
+        let model = model::load("large", language, &path, None).unwrap();
+        let (took, trees) = (start.elapsed(), model.about().trees);
+        println!("load {} of {} MB, {trees} trees: {took:.2?}", path.file_name().unwrap().display(), bytes / 1_000_000);
+    }
+}
+
+criterion_group!(benches, score, given);
 criterion_main!(benches);

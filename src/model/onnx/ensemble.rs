@@ -30,7 +30,7 @@ const CLASSES: LeafNames = LeafNames {
 };
 
 #[derive(Debug)]
-struct Ensemble<T> {
+struct Ensemble<T: Real> {
     features: usize,
     targets: usize,
     /// One of all trees, or one of each where their numbers are not added up.

@@ -1,221 +1,44 @@
 //! Ensembles of binary decision trees, evaluated a block of rows at a time in the float type of their library.
 //!
-//! Layout: all nodes of all trees in one array, breadth first, so that the right child follows the left one and a step
-//! is `left + (value >= threshold)`, without a branch. A leaf is a node that leads to itself, so that every row of a
-//! block takes the same number of steps. A missing value costs nothing extra: a feature has a slot in the block for
-//! each way in which nodes treat a missing one (as -∞, which goes left everywhere, as +∞, which goes right, as zero),
-//! and a node reads the slot that it means. Several rows walk one tree in turn, which hides the latency of the loads.
-//! Trees that ask whether a category is in a set are walked row by row.
+//! A missing value costs nothing extra: a feature has a slot in the block for each way in which nodes treat a missing one
+//! (as -∞, which goes left everywhere, as +∞, which goes right, as zero), and a node reads the slot that it means.
+
+mod bits;
+mod branch;
+mod perfect;
+mod tree;
 
 use std::collections::HashMap;
-use std::fmt::Debug;
-use std::ops::{AddAssign, Mul};
 
+use self::bits::Bits;
+use self::branch::ZERO;
+use self::perfect::Perfect;
+use self::tree::{BLOCK_ROWS, Block, LANES, Lookup, Node, SET, SLOTS, Tree};
 use crate::error::{Error, Result};
 
-/// Rows of a block: its slots stay in the first-level cache.
-const BLOCK_ROWS: usize = 64;
-/// Rows that walk a tree in turn.
-const LANES: usize = 16;
-/// Steps after which a walk looks whether all its rows have reached a leaf.
-const STRIDE: u32 = 8;
-/// Marks the slot of a node that looks into a set: the rest is its number.
-const SET: u32 = 1 << 31;
-/// Numbers up to this are zero where a library takes zeros for missing values (LightGBM's `kZeroThreshold`).
-const ZERO: f64 = 1e-35;
-
-/// The float types in which libraries compare and add up.
-pub(super) trait Real:
-    Copy + Debug + Default + PartialOrd + AddAssign + Mul<Output = Self> + Send + Sync + 'static
-{
-    const NAN: Self;
-    const MAX: Self;
-    const MIN: Self;
-    /// Of a feature: rounded to nearest.
-    fn of(value: f64) -> Self;
-    fn widened(self) -> f64;
-    /// The next bigger number.
-    fn above(self) -> Self;
-}
-
-macro_rules! real {
-    ($float:ty) => {
-        impl Real for $float {
-            const NAN: Self = <$float>::NAN;
-            const MAX: Self = <$float>::INFINITY;
-            const MIN: Self = <$float>::NEG_INFINITY;
-
-            #[inline]
-            fn of(value: f64) -> Self {
-                value as $float
-            }
-
-            #[inline]
-            fn widened(self) -> f64 {
-                f64::from(self)
-            }
-
-            fn above(self) -> Self {
-                self.next_up()
-            }
-        }
-    };
-}
-
-real!(f32);
-real!(f64);
-
-/// A node of a tree as its file says it; node 0 is the root.
-#[derive(Debug, Clone)]
-pub(super) enum Branch<T> {
-    /// What is added to the group of the tree.
-    Leaf(T),
-    /// What is added to each group.
-    Leaves(Box<[T]>),
-    /// An inner node.
-    Split(Split<T>),
-}
-
-/// An inner node.
-#[derive(Debug, Clone)]
-pub(super) struct Split<T> {
-    /// The feature that it looks at.
-    pub feature: u32,
-    /// What sends a row to the left.
-    pub test: Test<T>,
-    /// Where a row without a value goes. Nodes that look into a set know of `Left` and `Right` alone.
-    pub missing: Missing,
-    /// The child of a row that passes.
-    pub left: u32,
-    /// The other one.
-    pub right: u32,
-}
-
-/// What sends a row to the left.
-#[derive(Debug, Clone)]
-pub(super) enum Test<T> {
-    /// A value that is smaller.
-    Below(T),
-    /// A value that is not bigger.
-    AtMost(T),
-    /// The same value.
-    Equal(T),
-    /// A category that is in the set, or with `inside_left: false` one that is not.
-    Among { set: CategorySet, inside_left: bool },
-}
-
-/// Categories: whole numbers, as bits.
-#[derive(Debug, Clone, Default)]
-pub(super) struct CategorySet {
-    /// Bit `c % 64` of word `c / 64` is category `c`.
-    pub words: Box<[u64]>,
-    /// How a value that is no whole number is one.
-    pub rule: CategoryRule,
-}
-
-/// How a value becomes a category. One that becomes none is in no set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum CategoryRule {
-    /// Cut off towards zero; -0.5 is category 0.
-    #[default]
-    Truncated,
-    /// Cut off, and none below zero.
-    NotNegative,
-    /// Only whole numbers are categories.
-    Whole,
-}
-
-/// How a node treats a missing value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Missing {
-    /// NaN goes left.
-    Left,
-    /// NaN goes right.
-    Right,
-    /// NaN is zero.
-    AsZero,
-    /// NaN and zero go left.
-    ZeroLeft,
-    /// NaN and zero go right.
-    ZeroRight,
-    /// NaN stays: for nodes that look into a set.
-    Kept,
-}
-
-impl CategorySet {
-    /// The set of these categories.
-    pub fn new(categories: impl IntoIterator<Item = u32>, rule: CategoryRule) -> Self {
-        let mut words = Vec::new();
-        for category in categories {
-            let word = category as usize / 64;
-            if words.len() <= word {
-                words.resize(word + 1, 0_u64);
-            }
-            words[word] |= 1 << (category % 64);
-        }
-        Self { words: words.into(), rule }
-    }
-
-    fn holds(&self, value: f64) -> bool {
-        let is_one = match self.rule {
-            CategoryRule::Truncated => value > -1.0,
-            CategoryRule::NotNegative => value >= 0.0,
-            CategoryRule::Whole => value >= 0.0 && value.fract() == 0.0,
-        };
-        // A cast cuts off, and stops at the biggest number.
-        let category = value as u64;
-        is_one && self.words.get((category / 64) as usize).is_some_and(|word| word >> (category % 64) & 1 == 1)
-    }
-}
+pub(super) use self::branch::{Branch, CategoryRule, CategorySet, Missing, Real, Split, Test};
 
 /// The trees of an ensemble, ready to be walked.
 #[derive(Debug)]
-pub(super) struct Forest<T> {
+pub(super) struct Forest<T: Real> {
     features: usize,
     groups: usize,
+    /// The nodes of the trees that are in no special form.
     nodes: Vec<Node<T>>,
-    trees: Vec<Tree<T>>,
+    trees: Vec<Shape<T>>,
     /// Features as nodes look at them.
     slots: Vec<(u32, Missing)>,
     slot_of: HashMap<(u32, Missing), u32>,
     lookups: Vec<Lookup<T>>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Node<T> {
-    /// The threshold; NaN for a leaf, which no value reaches.
-    threshold: T,
-    /// The slot, or with [`SET`] the number of a lookup.
-    slot: u32,
-    /// The left child; the right one is the next. A leaf's is itself.
-    left: u32,
-}
-
-/// A node that looks for more than where a value lies.
+/// The form in which a tree is fastest.
 #[derive(Debug)]
-struct Lookup<T> {
-    slot: u32,
-    test: Test<T>,
-    missing_left: bool,
+enum Shape<T: Real> {
+    Any(Tree<T>),
+    Perfect(Perfect<T>),
+    Bits(Bits<T>),
 }
-
-#[derive(Debug)]
-struct Tree<T> {
-    root: u32,
-    /// Steps from the root to the deepest leaf.
-    depth: u32,
-    /// The group to which the leaves add; of no meaning where they add to all.
-    group: usize,
-    /// Whether it has lookups.
-    looks_up: bool,
-    /// How many numbers each leaf has: one, or one for each group.
-    width: usize,
-    /// The numbers of each leaf, by its distance from `root` in the node array; 0 for inner nodes.
-    values: Vec<T>,
-}
-
-/// A block of rows, by slot.
-type Slots<T> = [[T; BLOCK_ROWS]];
 
 impl<T: Real> Forest<T> {
     /// A forest without trees over this many features, whose trees add up to this many sums.
@@ -282,7 +105,14 @@ impl<T: Real> Forest<T> {
             }
             next += 1;
         }
-        self.trees.push(tree);
+        let special = tree.plain(&self.nodes).and_then(|own| {
+            let perfect = Perfect::of(&tree, own).map(Shape::Perfect);
+            perfect.or_else(|| Bits::of(&tree, own).map(Shape::Bits))
+        });
+        if special.is_some() {
+            self.nodes.truncate(root);
+        }
+        self.trees.push(special.unwrap_or(Shape::Any(tree)));
         Ok(())
     }
 
@@ -320,118 +150,40 @@ impl<T: Real> Forest<T> {
     /// Adds the trees' values to what is in `sums`, in the trees' order, row by row `groups` numbers. The columns are
     /// those of the features, all of the length of the rows; NaN is a missing value.
     pub fn add(&self, columns: &[&[f64]], sums: &mut [T]) {
-        // A leaf reads a slot, whatever is in it.
-        let mut slots = vec![[T::default(); BLOCK_ROWS]; self.slots.len().max(1)];
-        let mut block = vec![T::default(); BLOCK_ROWS * self.groups];
+        let mut slots = vec![[T::default(); BLOCK_ROWS]; self.slots.len().max(SLOTS)];
+        let mut block = vec![[T::default(); BLOCK_ROWS]; self.groups];
         for (index, sums) in sums.chunks_mut(BLOCK_ROWS * self.groups).enumerate() {
             let (first, rows) = (index * BLOCK_ROWS, sums.len() / self.groups);
             for ((feature, missing), slot) in self.slots.iter().zip(&mut slots) {
                 fill(&columns[*feature as usize][first..first + rows], *missing, slot);
             }
-            block[..sums.len()].copy_from_slice(sums);
-            for tree in &self.trees {
-                for start in (0..rows).step_by(LANES) {
-                    let at = match tree.looks_up {
-                        false => tree.walk(&self.nodes, &slots, start),
-                        true => tree.look_up(self, &slots, start),
-                    };
-                    tree.add(&at, start, self.groups, &mut block);
+            for (row, sums) in sums.chunks(self.groups).enumerate() {
+                block.iter_mut().zip(sums).for_each(|(block, sum)| block[row] = *sum);
+            }
+            self.add_block(&slots, rows, &mut block);
+            for (row, sums) in sums.chunks_mut(self.groups).enumerate() {
+                block.iter().zip(sums).for_each(|(block, sum)| *sum = block[row]);
+            }
+        }
+    }
+
+    /// The same for a block. Sums behind the rows get something that nobody looks at.
+    fn add_block(&self, slots: &[Block<T>], rows: usize, sums: &mut [Block<T>]) {
+        for tree in &self.trees {
+            match (tree, slots.first_chunk()) {
+                (Shape::Perfect(perfect), Some(slots)) => perfect.add(slots, rows, sums),
+                (Shape::Bits(bits), Some(slots)) => bits.add(slots, rows, sums),
+                (Shape::Any(tree), _) => {
+                    for start in (0..rows).step_by(LANES) {
+                        let at = match tree.looks_up {
+                            false => tree.walk(&self.nodes, slots, start),
+                            true => tree.look_up(&self.nodes, &self.lookups, slots, start),
+                        };
+                        tree.add(&at, start, sums);
+                    }
                 }
+                (Shape::Perfect(_) | Shape::Bits(_), None) => {}
             }
-            sums.copy_from_slice(&block[..sums.len()]);
-        }
-    }
-}
-
-impl<T: Real> Tree<T> {
-    fn leaf(&mut self, branch: &Branch<T>, weight: T) -> Result<()> {
-        let (one, many): ([T; 1], &[T]) = match branch {
-            Branch::Leaf(value) => ([*value], &[]),
-            Branch::Leaves(values) => ([T::default()], values),
-            Branch::Split(_) => ([T::default()], &[]),
-        };
-        let values = if many.is_empty() { &one[..] } else { many };
-        if values.len() != self.width {
-            return Err(Error::invalid(format!(
-                "its leaf has {} numbers and another one {}",
-                values.len(),
-                self.width
-            )));
-        }
-        if values.iter().any(|value| !value.widened().is_finite()) {
-            return Err(Error::invalid("it has a number that is not finite"));
-        }
-        self.values.extend(values.iter().map(|value| *value * weight));
-        Ok(())
-    }
-
-    /// The leaves of the rows `start..start + LANES` of the block. Rows beyond the block's end hold what an earlier
-    /// block left there: they are walked and nobody looks at them.
-    #[inline]
-    fn walk(&self, nodes: &[Node<T>], slots: &Slots<T>, start: usize) -> [u32; LANES] {
-        let mut at = [self.root; LANES];
-        let mut left = self.depth;
-        while left > 0 {
-            let before = at;
-            for _ in 0..left.min(STRIDE) {
-                for (lane, at) in at.iter_mut().enumerate() {
-                    let node = nodes[*at as usize];
-                    let value = slots[node.slot as usize][(start + lane) % BLOCK_ROWS];
-                    *at = node.left + u32::from(value >= node.threshold);
-                }
-            }
-            if at == before {
-                break;
-            }
-            left = left.saturating_sub(STRIDE);
-        }
-        at
-    }
-
-    /// The same for trees with lookups.
-    fn look_up(&self, forest: &Forest<T>, slots: &Slots<T>, start: usize) -> [u32; LANES] {
-        let mut leaves = [self.root; LANES];
-        for (lane, at) in leaves.iter_mut().enumerate() {
-            let row = (start + lane) % BLOCK_ROWS;
-            for _ in 0..self.depth {
-                let node = forest.nodes[*at as usize];
-                let is_leaf = node.left == *at;
-                *at = match forest.lookups.get((node.slot & !SET) as usize) {
-                    _ if is_leaf => break,
-                    Some(lookup) if node.slot & SET != 0 => node.left + u32::from(!lookup.passes(slots, row)),
-                    _ => node.left + u32::from(slots[node.slot as usize][row] >= node.threshold),
-                };
-            }
-        }
-        leaves
-    }
-
-    #[inline]
-    fn add(&self, at: &[u32; LANES], start: usize, groups: usize, sums: &mut [T]) {
-        let leaf = |at: u32| (at - self.root) as usize * self.width;
-        for (lane, at) in at.iter().enumerate() {
-            let first = ((start + lane) % BLOCK_ROWS) * groups;
-            if self.width == 1 {
-                sums[first + self.group] += self.values[leaf(*at)];
-                continue;
-            }
-            let values = &self.values[leaf(*at)..][..self.width];
-            sums[first..][..groups].iter_mut().zip(values).for_each(|(sum, value)| *sum += *value);
-        }
-    }
-}
-
-impl<T: Real> Lookup<T> {
-    fn passes(&self, slots: &Slots<T>, row: usize) -> bool {
-        let value = slots[self.slot as usize][row];
-        if value.widened().is_nan() {
-            return self.missing_left;
-        }
-        match &self.test {
-            Test::Below(other) => value < *other,
-            Test::AtMost(other) => value <= *other,
-            Test::Equal(other) => value == *other,
-            Test::Among { set, inside_left } => set.holds(value.widened()) == *inside_left,
         }
     }
 }
@@ -449,12 +201,12 @@ fn claim(child: u32, parent: usize, seen: &mut [bool]) -> Result<usize> {
 }
 
 /// Puts a column into a slot, each value as `of` makes it.
-fn put<T: Real>(column: &[f64], slot: &mut [T; BLOCK_ROWS], of: impl Fn(T) -> T) {
+fn put<T: Real>(column: &[f64], slot: &mut Block<T>, of: impl Fn(T) -> T) {
     column.iter().zip(slot).for_each(|(value, slot)| *slot = of(T::of(*value)));
 }
 
 /// Puts a column into a slot as nodes look at it.
-fn fill<T: Real>(column: &[f64], missing: Missing, slot: &mut [T; BLOCK_ROWS]) {
+fn fill<T: Real>(column: &[f64], missing: Missing, slot: &mut Block<T>) {
     let is_nan = |value: T| value.widened().is_nan();
     let is_zero = |value: T| is_nan(value) || value.widened().abs() <= ZERO;
     match missing {
@@ -474,19 +226,19 @@ mod tests {
 
     /// A tree as a test writes it: a leaf, or feature, threshold, default and two trees.
     #[derive(Debug, Clone)]
-    enum Shape {
+    enum Drawn {
         Leaf(f32),
-        Split(u32, f32, bool, Box<Shape>, Box<Shape>),
+        Split(u32, f32, bool, Box<Drawn>, Box<Drawn>),
     }
 
     /// Depth first, unlike the forest's own order.
-    fn branches(shape: &Shape) -> Vec<Branch<f32>> {
-        fn add(shape: &Shape, all: &mut Vec<Branch<f32>>) -> u32 {
+    fn branches(shape: &Drawn) -> Vec<Branch<f32>> {
+        fn add(shape: &Drawn, all: &mut Vec<Branch<f32>>) -> u32 {
             let node = all.len();
             all.push(Branch::Leaf(0.0));
             all[node] = match shape {
-                Shape::Leaf(value) => Branch::Leaf(*value),
-                Shape::Split(feature, threshold, default_left, left, right) => {
+                Drawn::Leaf(value) => Branch::Leaf(*value),
+                Drawn::Split(feature, threshold, default_left, left, right) => {
                     let (left, right) = (add(left, all), add(right, all));
                     let missing = if *default_left { Missing::Left } else { Missing::Right };
                     Branch::Split(Split { feature: *feature, test: Test::Below(*threshold), missing, left, right })
@@ -499,10 +251,10 @@ mod tests {
         all
     }
 
-    fn walk(shape: &Shape, row: &[f64]) -> f32 {
+    fn walk(shape: &Drawn, row: &[f64]) -> f32 {
         match shape {
-            Shape::Leaf(value) => *value,
-            Shape::Split(feature, threshold, default_left, left, right) => {
+            Drawn::Leaf(value) => *value,
+            Drawn::Split(feature, threshold, default_left, left, right) => {
                 let value = row[*feature as usize] as f32;
                 let goes_left = if value.is_nan() { *default_left } else { value < *threshold };
                 walk(if goes_left { left } else { right }, row)
@@ -510,12 +262,12 @@ mod tests {
         }
     }
 
-    fn shapes() -> impl Strategy<Value = Shape> {
-        let leaf = (-8_i8..8).prop_map(|value| Shape::Leaf(f32::from(value) / 4.0));
+    fn shapes() -> impl Strategy<Value = Drawn> {
+        let leaf = (-8_i8..8).prop_map(|value| Drawn::Leaf(f32::from(value) / 4.0));
         leaf.prop_recursive(12, 80, 2, |inner| {
             (0_u32..3, -4_i8..4, any::<bool>(), inner.clone(), inner).prop_map(
                 |(feature, threshold, default_left, left, right)| {
-                    Shape::Split(feature, f32::from(threshold), default_left, Box::new(left), Box::new(right))
+                    Drawn::Split(feature, f32::from(threshold), default_left, Box::new(left), Box::new(right))
                 },
             )
         })
@@ -530,6 +282,57 @@ mod tests {
             (-5_i8..5).prop_map(f64::from),
             -5.0..5.0
         ]
+    }
+
+    /// A full tree of so many levels.
+    fn full(level: u32, levels: u32, next: &mut i32) -> Drawn {
+        *next += 1;
+        if level == levels {
+            return Drawn::Leaf(*next as f32);
+        }
+        let (feature, threshold, default_left) = (level % 3, (*next * 7 % 11 - 5) as f32, *next % 2 == 0);
+        let [left, right] = [0, 1].map(|_| Box::new(full(level + 1, levels, next)));
+        Drawn::Split(feature, threshold, default_left, left, right)
+    }
+
+    /// A tree that has a leaf on each level, now on the left and then on the right.
+    fn chain(levels: u32) -> Drawn {
+        (0..levels).fold(Drawn::Leaf(-1.0), |below, level| {
+            let mut sides = [Box::new(Drawn::Leaf(level as f32)), Box::new(below)];
+            sides.rotate_left(level as usize % 2);
+            let [left, right] = sides;
+            Drawn::Split(level % 3, (level * 7 % 11) as f32 - 5.0, level % 2 == 0, left, right)
+        })
+    }
+
+    #[test]
+    fn every_form_of_a_tree_gives_what_a_walk_from_the_root_gives() {
+        let rows: Vec<[f64; 3]> = (0..150_u32)
+            .map(|row| {
+                [5, 7, 13].map(|step| if row * step % 17 == 3 { f64::NAN } else { f64::from(row * step % 12) - 6.0 })
+            })
+            .collect();
+        let columns: Vec<Vec<f64>> = (0..3).map(|f| rows.iter().map(|row| row[f]).collect()).collect();
+        let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
+        let trees = (0..=10).map(|levels| full(0, levels, &mut 0)).chain((1..40).map(chain));
+        let mut forms = [0; 3];
+        for tree in trees {
+            let mut forest = Forest::new(3, 1);
+            forest.push(&branches(&tree), 0, 1.0).unwrap();
+            forms[match forest.trees[0] {
+                Shape::Perfect(_) => 0,
+                Shape::Bits(_) => 1,
+                Shape::Any(_) => 2,
+            }] += 1;
+            for count in [0, 1, 15, 64, 100, 150] {
+                let columns: Vec<&[f64]> = columns.iter().map(|column| &column[..count]).collect();
+                let mut out = vec![0.25; count];
+                forest.add(&columns, &mut out);
+                let expected: Vec<f32> = rows[..count].iter().map(|row| 0.25 + walk(&tree, row)).collect();
+                assert_eq!(out, expected, "{tree:?}");
+            }
+        }
+        assert_eq!(forms, [15, 25, 10]);
     }
 
     proptest! {
@@ -633,9 +436,9 @@ mod tests {
 
     #[test]
     fn a_chain_deeper_than_a_stride_is_walked_to_its_end() {
-        let mut shape = Shape::Leaf(100.0);
+        let mut shape = Drawn::Leaf(100.0);
         for level in (0..100).rev() {
-            shape = Shape::Split(0, level as f32, true, Box::new(Shape::Leaf(level as f32)), Box::new(shape));
+            shape = Drawn::Split(0, level as f32, true, Box::new(Drawn::Leaf(level as f32)), Box::new(shape));
         }
         let mut forest = Forest::new(1, 1);
         forest.push(&branches(&shape), 0, 1.0).unwrap();

@@ -6,9 +6,9 @@
 use std::ffi::OsStr;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use flumen::clock::Stopwatch;
 use flumen::model::{self, Column, Language};
 
 /// What DataFusion hands over at a time.
@@ -72,7 +72,7 @@ fn given(c: &mut Criterion) {
     group.finish();
     for (path, language) in models(&directory.join("large")) {
         let bytes = path.metadata().unwrap().len();
-        let start = Instant::now();
+        let start = Stopwatch::start();
         let model = model::load("large", language, &path, None).unwrap();
         let (took, trees) = (start.elapsed(), model.about().trees);
         println!("load {} of {} MB, {trees} trees: {took:.2?}", path.file_name().unwrap().display(), bytes / 1_000_000);

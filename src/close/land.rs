@@ -181,7 +181,7 @@ impl Job {
     /// Whether a stream of another process goes on while it is watched: then our own would end it.
     async fn another_lands(&self, landing: &Landing<'_>, sink: &DeltaSink) -> Result<bool> {
         // Only a stream that goes on says how often it commits.
-        let last = sink.last_commit().await?.and_then(|last| last.flumen.get("trigger_ms")?.as_u64());
+        let last = sink.last_written().await?.and_then(|last| last.flumen.get("trigger_ms")?.as_u64());
         let trigger = Duration::from_millis(last.unwrap_or(0));
         let window = (trigger * 2 + SHOW).min(self.pipeline.settings.broker_timeout.max(SHOW));
         if window > TOLD_OF {

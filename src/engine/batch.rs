@@ -120,6 +120,7 @@ async fn try_stage(
     deps.storage.prove_put_if_absent(&sink_spec.location, deps.clock.new_id()).await?;
     let sink = DeltaSink::open(sink_spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
     let session = QuerySession::new(deps, pipeline, parts).await?;
+    session.announce_models(&sink, &spec.name, deps.observer.as_ref()).await?;
     let state = session.state(clock)?;
     let enforcer = Arc::new(ContractEnforcer::new(&sink_spec.contract, sink.table_checks(), &state)?);
     let logical = watched(pipeline.plan_query(spec, &state).await?, sink_spec)?;

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::{self, Model, ModelInfoUdf, ModelUdf};
 use crate::observe::Observer;
 use crate::pipeline::ModelSpec;
+use crate::sink::LastCommit;
 
 /// Files are looked at so often: a look costs a few microseconds for each file.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -73,6 +74,22 @@ impl Models {
     /// Name and SHA-256 of each.
     pub fn versions(&self) -> Vec<(String, String)> {
         self.loaded.iter().map(|loaded| (loaded.spec.name.clone(), loaded.model.about().sha256.clone())).collect()
+    }
+
+    /// Says of each that is another one than in this commit, which one it was.
+    pub fn changed_since(&self, last: &LastCommit) -> Vec<String> {
+        let entries = last.flumen["models"].as_array().into_iter().flatten();
+        let then: BTreeMap<&str, &str> =
+            entries.filter_map(|model| Some((model["name"].as_str()?, model["sha256"].as_str()?))).collect();
+        let changed = |Loaded { spec, model, .. }: &Loaded| {
+            let (now, then) = (&model.about().sha256, then.get(spec.name.as_str())?);
+            let (name, path) = (&spec.name, spec.path.display());
+            let version = last.version;
+            (now != then).then(|| {
+                format!("function {name}: {path} has changed since version {version}: sha256 {now}, it was {then}")
+            })
+        };
+        self.loaded.iter().filter_map(changed).collect()
     }
 
     /// Takes over models whose files have changed, each as a whole or not at all; whether there was one. What was done

@@ -110,6 +110,7 @@ impl StreamingQuery {
             last_start: None,
             pipeline,
         };
+        query.session.announce_models(&query.sink, &query.sink_spec.name, query.deps.observer.as_ref()).await?;
         query.find_positions().await?;
         Ok(query)
     }

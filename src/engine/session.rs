@@ -26,6 +26,7 @@ use crate::lookup::Lookup;
 use crate::observe::Observer;
 use crate::pipeline::{Fit, LookupSpec, ModelSpec, Pipeline, QuerySpec};
 use crate::registry::Registry;
+use crate::sink::DeltaSink;
 use crate::storage::Storage;
 
 /// Bytes and rows of a side of a join that is made into one hash table: any lookup, and no topic.
@@ -212,6 +213,21 @@ impl QuerySession {
     /// Name and SHA-256 of each model.
     pub fn model_versions(&self) -> Vec<(String, String)> {
         self.models.versions()
+    }
+
+    /// Tells of each model that is another one than in the last commit of the query.
+    ///
+    /// # Errors
+    /// What reading the log returns.
+    pub(crate) async fn announce_models(&self, sink: &DeltaSink, query: &str, observer: &dyn Observer) -> Result<()> {
+        if self.model_versions().is_empty() {
+            return Ok(());
+        }
+        let last = sink.last_written().await?;
+        for line in last.iter().flat_map(|last| self.models.changed_since(last)) {
+            observer.note(&format!("query {query}: {line}"));
+        }
+        Ok(())
     }
 
     /// What tasks of a plan run in.

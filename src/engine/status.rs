@@ -86,7 +86,8 @@ async fn of_query(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result
     let owner = Owner::new(&pipeline.name, &query.name);
     let sink = DeltaSink::open(spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
     let last = sink.last_commit().await?;
-    let info = last.as_ref().map(|last| &last.flumen);
+    let written = sink.last_written().await?;
+    let info = written.as_ref().map(|written| &written.flumen);
     let named = |list: &str, key: &str, value: &str| -> BTreeMap<String, String> {
         let entries = info.and_then(|info| info.get(list)).and_then(|list| list.as_array());
         let text = |entry: &serde_json::Value, key: &str| entry.get(key).and_then(|v| v.as_str()).map(str::to_owned);

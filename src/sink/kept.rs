@@ -65,12 +65,25 @@ impl DeltaSink {
     /// # Errors
     /// `Unavailable` when the store fails.
     pub async fn last_commit(&self) -> Result<Option<LastCommit>> {
+        self.last_commit_with("query").await
+    }
+
+    /// The last one that says what the query used, which one that only maintains the table does not.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    pub async fn last_written(&self) -> Result<Option<LastCommit>> {
+        self.last_commit_with("models").await
+    }
+
+    async fn last_commit_with(&self, key: &str) -> Result<Option<LastCommit>> {
         let Some(newest) = self.version() else { return Ok(None) };
         for version in (newest.saturating_sub(LOOKED_THROUGH)..=newest).rev() {
             let Some(info) = self.log.commit_info(version).await? else { continue };
             let Some(flumen) = info.get("flumen") else { continue };
             let of = |key: &str| flumen.get(key).and_then(Value::as_str).unwrap_or_default();
-            if of("pipeline") == self.owner.pipeline && of("query") == self.owner.query {
+            let is_ours = of("pipeline") == self.owner.pipeline && of("query") == self.owner.query;
+            if is_ours && flumen.get(key).is_some() {
                 let millis = info.get("timestamp").and_then(Value::as_i64).unwrap_or_default();
                 let time = DateTime::from_timestamp_millis(millis).unwrap_or_default();
                 let time = time.to_rfc3339_opts(SecondsFormat::Millis, true);

@@ -367,6 +367,15 @@ fn a_model_that_is_replaced_is_taken_over_between_micro_batches() {
     counts.sort_unstable();
     expected.sort_unstable();
     assert_eq!(counts, expected, "each row was scored by the model that its commit names");
+    // Replaced while nothing runs: the next start tells.
+    fs::write(&path, &old).unwrap();
+    let again = || finish(&mut Broker::shared().flumen(dir.path(), ["run", "scored.sql", "--available-now"])).exits(0);
+    topics::produce(Broker::shared(), &topic, 0, &impressions(produced..produced + 5));
+    let (now, then) = (sha256(&old), sha256(&changed(&old)));
+    let stderr = again().stderr;
+    assert!(stderr.contains("function score: ") && stderr.contains(" has changed since version "), "{stderr}");
+    assert!(stderr.contains(&format!(": sha256 {now}, it was {then}")), "{stderr}");
+    assert!(!again().stderr.contains("has changed since"));
 }
 
 /// A file of models without a topic.

@@ -1,7 +1,7 @@
 //! Ensembles of binary decision trees, evaluated a block of rows at a time in the float type of their library.
 //!
-//! A missing value costs nothing extra: a feature has a slot in the block for each way in which nodes treat a missing one
-//! (as -∞, which goes left everywhere, as +∞, which goes right, as zero), and a node reads the slot that it means.
+//! A missing value costs nothing extra: a feature has a slot in the block for each way in which nodes treat a missing
+//! one (as -∞, which goes left everywhere, as +∞, which goes right, as zero), and a node reads the slot that it means.
 
 mod bits;
 mod branch;

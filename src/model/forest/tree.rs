@@ -1,8 +1,8 @@
 //! A tree of any shape: several rows walk it in turn, which hides the latency of the loads.
 //!
-//! Layout: the nodes of all trees in one array, each tree breadth first, so that the right child follows the left one and
-//! a step is `left + (value >= threshold)`, without a branch. A leaf is a node that leads to itself, so that every row
-//! takes the same number of steps. Trees that ask whether a category is in a set are walked row by row.
+//! Layout: the nodes of all trees in one array, each tree breadth first, so that the right child follows the left one
+//! and a step is `left + (value >= threshold)`, without a branch. A leaf is a node that leads to itself, so that every
+//! row takes the same number of steps. Trees that ask whether a category is in a set are walked row by row.
 
 use super::branch::{Branch, Real, Test};
 use crate::error::{Error, Result};

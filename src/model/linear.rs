@@ -14,6 +14,9 @@ impl Linear {
     /// columns are as in [`Forest::add`](super::forest::Forest::add).
     pub fn add(&self, columns: &[&[f64]], sums: &mut [f32]) {
         let groups = self.bias.len();
+        if let [bias] = self.bias[..] {
+            return self.add_one(columns, bias, sums);
+        }
         for row in sums.chunks_exact_mut(groups) {
             // The intercept comes after the bias (`GBLinear::Pred`).
             row.iter_mut().zip(&self.bias).for_each(|(sum, bias)| *sum += bias);
@@ -24,6 +27,18 @@ impl Linear {
                 if !value.is_nan() {
                     row.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += value * weight);
                 }
+            }
+        }
+    }
+
+    /// The same for a model of one sum, without conditions: several rows fit into an instruction.
+    fn add_one(&self, columns: &[&[f64]], bias: f32, sums: &mut [f32]) {
+        sums.iter_mut().for_each(|sum| *sum += bias);
+        for (column, weight) in columns.iter().zip(&self.weights) {
+            for (value, sum) in column.iter().zip(&mut *sums) {
+                let value = *value as f32;
+                let more = *sum + value * weight;
+                *sum = if value.is_nan() { *sum } else { more };
             }
         }
     }

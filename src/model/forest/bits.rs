@@ -6,7 +6,7 @@
 //! the left side of a node on its way that sent it to the right, and it lies itself on the left side of no such node.
 
 use super::branch::{Real, Word as _};
-use super::tree::{Block, Node, Slots, Tree};
+use super::tree::{BLOCK_ROWS, Block, Node, Slots, Tree};
 
 /// Rows that are evaluated at once: enough for the compiler to use wide instructions, where fewer would be unrolled.
 const LANES: usize = 32;
@@ -14,10 +14,11 @@ const LANES: usize = 32;
 /// A tree whose nodes are all evaluated.
 #[derive(Debug)]
 pub(super) struct Bits<T: Real> {
-    group: usize,
     cuts: Vec<Cut<T>>,
-    /// The leaves from the left.
-    leaves: Vec<T>,
+    /// A bit for each leaf.
+    all: T::Word,
+    /// The sums to which the leaves add, with the values of the leaves from the left.
+    leaves: Vec<(usize, Vec<T>)>,
 }
 
 /// A node.
@@ -42,7 +43,7 @@ impl<T: Real> Bits<T> {
             let node = own[at];
             let left = (node.left - tree.root) as usize;
             match first {
-                _ if left == at => leaves.push(tree.values[at]),
+                _ if left == at => leaves.push(at),
                 None => open.extend([(left + 1, None), (at, Some(leaves.len())), (left, None)]),
                 Some(first) => cuts.push(Cut {
                     threshold: node.threshold,
@@ -51,23 +52,25 @@ impl<T: Real> Bits<T> {
                 }),
             }
         }
-        Some(Self { group: tree.group, cuts, leaves })
+        let all = T::Word::range(0, leaves.len());
+        let from_left = |values: Vec<T>| leaves.iter().map(|at| values[*at]).collect();
+        let leaves = tree.sums().map(|(sum, values)| (sum, from_left(values))).collect();
+        Some(Self { cuts, all, leaves })
     }
 
     /// Adds the tree's values to the sums of the first rows of a block, and of some rows behind them.
     pub fn add(&self, slots: &Slots<T>, rows: usize, sums: &mut [Block<T>]) {
-        let all = T::Word::range(0, self.leaves.len());
-        let (sums, _) = sums[self.group].as_chunks_mut::<LANES>();
-        for (chunk, sums) in sums.iter_mut().enumerate().take(rows.div_ceil(LANES)) {
-            let mut left = [all; LANES];
+        for chunk in 0..rows.div_ceil(LANES).min(BLOCK_ROWS / LANES) {
+            let mut left = [self.all; LANES];
             for cut in &self.cuts {
                 let column = &slots[cut.slot as usize].as_chunks::<LANES>().0[chunk];
                 for (left, value) in left.iter_mut().zip(column) {
                     *left = left.without(cut.lefts, *value >= cut.threshold);
                 }
             }
-            for (sum, left) in sums.iter_mut().zip(left) {
-                *sum += self.leaves[left.lowest()];
+            for (sum, leaves) in &self.leaves {
+                let sums = &mut sums[*sum].as_chunks_mut::<LANES>().0[chunk];
+                sums.iter_mut().zip(&left).for_each(|(sum, left)| *sum += leaves[left.lowest()]);
             }
         }
     }

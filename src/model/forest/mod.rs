@@ -305,6 +305,14 @@ mod tests {
         })
     }
 
+    /// A leaf of two numbers instead of one.
+    fn doubled(branch: Branch<f32>) -> Branch<f32> {
+        match branch {
+            Branch::Leaf(value) => Branch::Leaves([value, value * 2.0].into()),
+            other => other,
+        }
+    }
+
     #[test]
     fn every_form_of_a_tree_gives_what_a_walk_from_the_root_gives() {
         let rows: Vec<[f64; 3]> = (0..150_u32)
@@ -328,7 +336,15 @@ mod tests {
                 let columns: Vec<&[f64]> = columns.iter().map(|column| &column[..count]).collect();
                 let mut out = vec![0.25; count];
                 forest.add(&columns, &mut out);
-                let expected: Vec<f32> = rows[..count].iter().map(|row| 0.25 + walk(&tree, row)).collect();
+                let leaves: Vec<f32> = rows[..count].iter().map(|row| walk(&tree, row)).collect();
+                let expected: Vec<f32> = leaves.iter().map(|leaf| 0.25 + leaf).collect();
+                assert_eq!(out, expected, "{tree:?}");
+                // And with leaves of several numbers.
+                let mut forest = Forest::new(3, 2);
+                forest.push(&branches(&tree).into_iter().map(doubled).collect::<Vec<_>>(), 0, 1.0).unwrap();
+                let mut out = vec![0.25; count * 2];
+                forest.add(&columns, &mut out);
+                let expected: Vec<f32> = leaves.iter().flat_map(|leaf| [0.25 + leaf, 0.25 + leaf * 2.0]).collect();
                 assert_eq!(out, expected, "{tree:?}");
             }
         }

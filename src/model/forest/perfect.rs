@@ -29,15 +29,15 @@ pub(super) enum Perfect<T> {
 /// A tree with as many leaves as places. The root is node 1, node 0 is none.
 #[derive(Debug)]
 pub(super) struct Levels<T, const N: usize> {
-    group: usize,
     nodes: Box<Nodes<T, N>>,
+    /// The sums to which the leaves add, with the values of the leaves at the lowest places.
+    leaves: Vec<(usize, [T; N])>,
 }
 
 #[derive(Debug)]
 struct Nodes<T, const N: usize> {
     thresholds: [T; N],
     slots: [u8; N],
-    leaves: [T; N],
 }
 
 impl<T: Real> Perfect<T> {
@@ -74,7 +74,7 @@ impl<T: Real, const N: usize> Levels<T, N> {
     const DEPTH: u32 = N.ilog2();
 
     fn of(tree: &Tree<T>, own: &[Node<T>]) -> Self {
-        let mut nodes = Nodes { thresholds: [T::NAN; N], slots: [0; N], leaves: [T::default(); N] };
+        let mut nodes = Nodes { thresholds: [T::NAN; N], slots: [0; N] };
         // Which node of the tree stands at each place. Below a leaf there is only that leaf.
         let mut places = vec![0_u32; 2 * N];
         for place in 1..N {
@@ -89,15 +89,14 @@ impl<T: Real, const N: usize> Levels<T, N> {
             places[2 * place] = left;
             places[2 * place + 1] = left + u32::from(!is_leaf);
         }
-        nodes.leaves.iter_mut().zip(&places[N..]).for_each(|(leaf, at)| *leaf = tree.values[*at as usize]);
-        Self { group: tree.group, nodes: Box::new(nodes) }
+        let lowest = |values: Vec<T>| std::array::from_fn(|place| values[places[N + place] as usize]);
+        let leaves = tree.sums().map(|(sum, values)| (sum, lowest(values))).collect();
+        Self { nodes: Box::new(nodes), leaves }
     }
 
     fn add(&self, slots: &Slots<T>, rows: usize, sums: &mut [Block<T>]) {
         let nodes = &*self.nodes;
-        let sums = &mut sums[self.group];
-        let (sums, _) = sums.as_chunks_mut::<LANES>();
-        for (chunk, sums) in sums.iter_mut().enumerate().take(rows.div_ceil(LANES)) {
+        for chunk in 0..rows.div_ceil(LANES).min(BLOCK_ROWS / LANES) {
             let mut at = [0_u32; LANES];
             nodes.whole(slots, chunk, &mut at);
             let (turns, _) = at.as_chunks_mut::<TURN>();
@@ -111,8 +110,9 @@ impl<T: Real, const N: usize> Levels<T, N> {
                     }
                 }
             }
-            for (sum, at) in sums.iter_mut().zip(at) {
-                *sum += nodes.leaves[at as usize & (N - 1)];
+            for (sum, leaves) in &self.leaves {
+                let sums = &mut sums[*sum].as_chunks_mut::<LANES>().0[chunk];
+                sums.iter_mut().zip(&at).for_each(|(sum, at)| *sum += leaves[*at as usize & (N - 1)]);
             }
         }
     }

@@ -80,11 +80,18 @@ impl<T: Real> Tree<T> {
         Ok(())
     }
 
-    /// Its nodes, if they only look where values lie, in the first slots, and its leaves have one number each.
+    /// The sums to which its leaves add, each with a value for every node.
+    pub fn sums(&self) -> impl Iterator<Item = (usize, Vec<T>)> {
+        let first = if self.width == 1 { self.group } else { 0 };
+        let values = |own: usize| self.values.iter().skip(own).step_by(self.width).copied().collect();
+        (0..self.width).map(move |own| (first + own, values(own)))
+    }
+
+    /// Its nodes, if they only look where values lie, in the first slots.
     pub fn plain<'n>(&self, nodes: &'n [Node<T>]) -> Option<&'n [Node<T>]> {
         let own = nodes.get(self.root as usize..)?;
         let is_near = |node: &Node<T>| node.slot & SET == 0 && (node.slot as usize) < SLOTS;
-        (!self.looks_up && self.width == 1 && own.iter().all(is_near)).then_some(own)
+        (!self.looks_up && own.iter().all(is_near)).then_some(own)
     }
 
     /// The leaves of the rows `start..start + LANES` of the block. Rows beyond the block's end hold what an earlier

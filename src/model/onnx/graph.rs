@@ -323,12 +323,12 @@ impl Graph {
     /// Notes which step uses a slot last, and which inputs stay columns.
     fn note_uses(&mut self) {
         let mut last = vec![None; self.slots];
-        let mut only_in_trees = vec![true; self.slots];
+        let mut only_as_columns = vec![true; self.slots];
         for (number, step) in self.steps.iter().enumerate() {
             for (at, source) in step.inputs.iter().enumerate() {
                 if let Some(Source::Slot(slot)) = source {
                     last[*slot] = Some(number);
-                    only_in_trees[*slot] &= at == 0 && step.operator.takes_columns();
+                    only_as_columns[*slot] &= at == 0 && step.operator.takes_columns();
                 }
             }
             for slot in step.outputs.iter().flatten() {
@@ -338,7 +338,7 @@ impl Graph {
         for source in &self.outputs {
             if let Source::Slot(slot) = source {
                 last[*slot] = None;
-                only_in_trees[*slot] = false;
+                only_as_columns[*slot] = false;
             }
         }
         for (slot, number) in last.into_iter().enumerate() {
@@ -346,7 +346,7 @@ impl Graph {
                 self.steps[number].last_uses.push(slot);
             }
         }
-        for (input, is_only) in self.inputs.iter_mut().zip(only_in_trees) {
+        for (input, is_only) in self.inputs.iter_mut().zip(only_as_columns) {
             input.is_tensor = !is_only || !input.is_matrix || !matches!(input.kind, Kind::F32 | Kind::F64);
         }
     }

@@ -3,8 +3,8 @@
 use super::labels::Labels;
 use super::node::Node;
 use super::operator::{Inputs, Operator, Work};
-use super::product::times_lines;
-use super::tensor::Tensor;
+use super::product::{columns_times_lines, times_lines};
+use super::tensor::{Data, Tensor};
 use super::transform::{Transform, logistic};
 use super::{damaged, refused};
 use crate::error::Result;
@@ -65,7 +65,11 @@ impl Lines {
             return Err(damaged(format!("it takes {} features and gets {columns}", self.inner)));
         }
         let mut sums = Vec::new();
-        times_lines(&tensor.as_f32()?, &self.weights, self.inner, 1.0, self.addends.as_deref(), &mut sums);
+        let addends = self.addends.as_deref();
+        match &tensor.data {
+            Data::Columns(columns, _) => columns_times_lines(columns, &self.weights, addends, &mut sums),
+            _ => times_lines(&tensor.as_f32()?, &self.weights, self.inner, 1.0, addends, &mut sums),
+        }
         Ok((rows, sums))
     }
 }
@@ -76,6 +80,10 @@ impl Operator for Regressor {
         work.take_shape(&[rows, self.0.targets])?;
         self.0.transform.apply_to_rows(&mut sums, self.0.targets);
         Ok(vec![Tensor::floats(vec![rows, self.0.targets], sums)])
+    }
+
+    fn takes_columns(&self) -> bool {
+        true
     }
 }
 
@@ -104,5 +112,9 @@ impl Operator for Classifier {
 
     fn labels(&self) -> Option<Vec<String>> {
         Some(self.labels.names())
+    }
+
+    fn takes_columns(&self) -> bool {
+        true
     }
 }

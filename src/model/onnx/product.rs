@@ -137,16 +137,44 @@ pub(super) fn times_lines(
     addends: Option<&[f32]>,
     sums: &mut Vec<f32>,
 ) {
-    let width = lines.len().checked_div(inner).unwrap_or(0);
     let rows = values.len().checked_div(inner).unwrap_or(0);
+    let fill = |first: usize, tile: &mut Tile| {
+        let rows = values[first * inner..].chunks_exact(inner.max(1)).take(TILE_ROWS);
+        for (number, row) in rows.enumerate() {
+            tile.iter_mut().zip(row).for_each(|(column, value)| column[number] = *value);
+        }
+    };
+    tiles((rows, inner), fill, lines, alpha, addends, sums);
+}
+
+/// The same for rows that come as columns.
+pub(super) fn columns_times_lines(columns: &[&[f64]], lines: &[f32], addends: Option<&[f32]>, sums: &mut Vec<f32>) {
+    let rows = columns.first().map_or(0, |column| column.len());
+    let fill = |first: usize, tile: &mut Tile| {
+        for (own, column) in tile.iter_mut().zip(columns) {
+            own.iter_mut().zip(&column[first..]).for_each(|(own, value)| *own = *value as f32);
+        }
+    };
+    tiles((rows, columns.len()), fill, lines, 1.0, addends, sums);
+}
+
+/// The elements of some rows, column by column.
+type Tile = [[f32; TILE_ROWS]];
+
+fn tiles(
+    (rows, inner): (usize, usize),
+    mut fill: impl FnMut(usize, &mut Tile),
+    lines: &[f32],
+    alpha: f32,
+    addends: Option<&[f32]>,
+    sums: &mut Vec<f32>,
+) {
+    let width = lines.len().checked_div(inner).unwrap_or(0);
     sums.clear();
     sums.resize(rows * width, 0.0);
-    let tiles = values.chunks(inner.max(1) * TILE_ROWS).zip(sums.chunks_mut(width.max(1) * TILE_ROWS));
     let mut columns = vec![[0.0; TILE_ROWS]; inner];
-    for (values, sums) in tiles {
-        for (number, row) in values.chunks_exact(inner.max(1)).enumerate().take(TILE_ROWS) {
-            columns.iter_mut().zip(row).for_each(|(column, value)| column[number] = *value);
-        }
+    for (number, sums) in sums.chunks_mut(width.max(1) * TILE_ROWS).enumerate() {
+        fill(number * TILE_ROWS, &mut columns);
         for (number, line) in lines.chunks_exact(inner.max(1)).enumerate() {
             let tile = tile(&columns, line);
             let addend = addends.map(|addends| addends.get(number).copied().unwrap_or(0.0));

@@ -63,7 +63,10 @@ impl Model for XgboostModel {
             chunk.clear();
             chunk.extend(columns.iter().map(|column| &column[first..first + count]));
             let sums = &mut sums[..count * groups];
-            sums.chunks_exact_mut(groups).for_each(|row| row.copy_from_slice(&self.base));
+            match self.base[..] {
+                [base] => sums.fill(base),
+                _ => sums.chunks_exact_mut(groups).for_each(|row| row.copy_from_slice(&self.base)),
+            }
             match &self.booster {
                 Booster::Trees(forest) => forest.add(&chunk, sums),
                 Booster::Linear(linear) => linear.add(&chunk, sums),

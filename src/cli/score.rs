@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
-use arrow::compute::{cast, concat_batches};
+use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches};
 use arrow::datatypes::{DataType, Field, Float64Type};
 use clap::Args;
 use datafusion::dataframe::DataFrame;
@@ -88,9 +88,10 @@ impl Score {
         }
         let expected = expected.column(0);
         let mut comparison = Comparison { rows: scored.num_rows() as u64, ..Comparison::default() };
-        if expected.data_type().is_numeric() {
-            let (found, expected) =
-                (cast(column(scored, "score")?, &DataType::Float64)?, cast(expected, &DataType::Float64)?);
+        // A NaN among numbers makes texts of them all in a CSV file.
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        if let Ok(expected) = cast_with_options(expected, &DataType::Float64, &strict) {
+            let found = cast(column(scored, "score")?, &DataType::Float64)?;
             let expected = expected.as_primitive::<Float64Type>();
             for row in 0..found.len() {
                 let expected = if expected.is_null(row) { f64::NAN } else { expected.value(row) };

@@ -335,11 +335,10 @@ fn what_does_not_add_up_is_not_closed() {
 
 /// Runs a line of Python with the table `t`.
 fn python(table: &Path, line: &str) {
-    let python = std::env::var("FLUMEN_PYTHON").expect("FLUMEN_PYTHON names a Python with the package deltalake");
     let script = format!(
         "import os, sys, datetime\nfrom deltalake import DeltaTable, write_deltalake\nt = DeltaTable(sys.argv[1])\n{line}\nsys.stdout.flush()\nos._exit(0)"
     );
-    finish(Command::new(python).args(["-c", &script]).arg(table)).exits(0);
+    finish(Command::new(delta::python()).args(["-c", &script]).arg(table)).exits(0);
 }
 
 /// The data files under a directory.

@@ -31,12 +31,16 @@ sys.stdout.flush()
 os._exit(0)
 "#;
 
+/// The Python of the tests, with the packages that `scripts/test` installs.
+pub fn python() -> String {
+    std::env::var("FLUMEN_PYTHON").unwrap_or_else(|_| {
+        panic!("FLUMEN_PYTHON names no Python with the package deltalake: run the tests with scripts/test")
+    })
+}
+
 /// Reads a table with Python.
 pub fn read_with_python(table: &Path) -> Foreign {
-    let python = std::env::var("FLUMEN_PYTHON").unwrap_or_else(|_| {
-        panic!("FLUMEN_PYTHON names no Python with the package deltalake: run the tests with scripts/test")
-    });
-    read_by(Command::new(&python).args(["-c", READ]).arg(table))
+    read_by(Command::new(python()).args(["-c", READ]).arg(table))
 }
 
 /// Reads a table with the command that runs the script.

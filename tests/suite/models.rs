@@ -237,6 +237,55 @@ fn onnx_models_say_what_onnx_runtime_says() {
     agree("onnx", 68, 2.0);
 }
 
+/// Where the Python environment of the tests has ONNX Runtime's library.
+#[cfg(feature = "onnxruntime")]
+fn onnx_runtime() -> String {
+    let python = "import glob, onnxruntime, os; \
+                  print(glob.glob(os.path.dirname(onnxruntime.__file__) + '/capi/libonnxruntime.so*')[0])";
+    let found = finish(std::process::Command::new(delta::python()).args(["-c", python]));
+    assert_eq!(found.code, Some(0), "there is no onnxruntime; run scripts/test, which installs it: {}", found.stderr);
+    found.stdout.trim().to_owned()
+}
+
+#[cfg(feature = "onnxruntime")]
+#[test]
+fn neural_graphs_are_run_by_onnx_runtime() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = onnx_runtime();
+    let cases = cases("onnx_neural");
+    assert_eq!(cases.len(), 2);
+    for case in cases {
+        let model = format!("tests/models/onnx_neural/{}/model.onnx", case.name);
+        let rows = "tests/models/numbers.csv";
+        let expect = dir.path().join("expected.csv");
+        let values = case.expected.get("prediction").or(case.expected.get("values")).unwrap().as_array().unwrap();
+        let of = |value: &Value| number(if value.is_array() { &value[0] } else { value }).to_string();
+        fs::write(&expect, format!("prediction\n{}\n", values.iter().map(of).collect::<Vec<_>>().join("\n"))).unwrap();
+        let mut command =
+            flumen(&repository(), ["score", &model, "--input", rows, "--expect", expect.to_str().unwrap()]);
+        let scored = finish(command.env("ORT_DYLIB_PATH", &library)).exits(0);
+        assert!(scored.stdout.contains("120 rows, 0 differ"), "{}: {}", case.name, scored.stdout);
+        assert!(scored.stderr.contains(", by ONNX Runtime, "), "{}", scored.stderr);
+        let mut command = flumen(&repository(), ["score", &model, "--input", rows]);
+        let without = finish(command.env("ORT_DYLIB_PATH", "no/such.so")).exits(2);
+        for part in ["is not covered, and ONNX Runtime is not there", "name its library in ORT_DYLIB_PATH"] {
+            assert!(without.stderr.contains(part), "{part}: {}", without.stderr);
+        }
+    }
+}
+
+#[cfg(not(feature = "onnxruntime"))]
+#[test]
+fn neural_graphs_are_refused_with_their_operator() {
+    for (name, operator) in [("perceptron", "LayerNormalization"), ("convolution", "Conv")] {
+        let model = format!("tests/models/onnx_neural/{name}/model.onnx");
+        let refused = score(&[&model, "--input", "tests/models/numbers.csv"]).exits(2);
+        for part in [format!("operator {operator}: it is not covered; "), "cargo feature onnxruntime".to_owned()] {
+            assert!(refused.stderr.contains(&part), "{part}: {}", refused.stderr);
+        }
+    }
+}
+
 fn score(args: &[&str]) -> Finished {
     finish(&mut flumen(&repository(), [&["score"], args].concat()))
 }

@@ -23,6 +23,8 @@ const BLOCK_ELEMENTS: u64 = 1 << 14;
 const BLOCK_ROWS: (u64, u64) = (64, 1024);
 /// Rows whose columns are gathered together.
 const PART_ROWS: usize = 64;
+/// The name of a step that does all, which no operator has.
+const WHOLE: &str = "ONNX Runtime";
 /// A model may have this many features.
 const MAX_FEATURES: usize = 100_000;
 
@@ -301,7 +303,36 @@ impl Graph {
             draft.add_node(node, version, &mut work, &later).map_err(|error| error.within(context()))?;
         }
         let elements = (budget - work.left()) / TRIAL_ROWS as u64 + 1;
-        let block_rows = (BLOCK_ELEMENTS / elements).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1) as usize;
+        let block_rows = (BLOCK_ELEMENTS / elements).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1);
+        Self::of(draft, proto, block_rows)
+    }
+
+    /// A graph of one step, which does all that is to be done; it is tried likewise.
+    #[cfg(feature = "onnxruntime")]
+    pub fn whole(proto: &GraphProto, operator: Box<dyn Operator>) -> Result<(Self, Vec<Trial>)> {
+        let mut draft = Draft::default();
+        let constants: HashSet<&str> = proto.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+        for value in proto.input.iter().filter(|value| !constants.contains(value.name.as_str())) {
+            draft.add_input(value)?;
+        }
+        let inputs: Vec<Option<Source>> = (0..draft.inputs.len()).map(|slot| Some(Source::Slot(slot))).collect();
+        let tensors: Vec<Option<&Tensor<'static>>> = draft.trial.iter().map(Some).collect();
+        let mut work = Work::new(MAX_ELEMENTS * TRIAL_ROWS as u64, true);
+        let made = operator.run(&Inputs { tensors: &tensors }, &mut work)?;
+        let made: Vec<Tensor<'static>> = made.into_iter().map(Tensor::into_owned).collect();
+        let mut outputs = Vec::with_capacity(made.len());
+        for (value, tensor) in proto.output.iter().zip(made) {
+            draft.name(&value.name, Source::Slot(draft.trial.len()))?;
+            outputs.push(Some(draft.trial.len()));
+            draft.trial.push(tensor);
+        }
+        let name = WHOLE.to_owned();
+        draft.steps.push(Step { name, operator, inputs, outputs, last_uses: Vec::new() });
+        Self::of(draft, proto, BLOCK_ROWS.1)
+    }
+
+    /// The graph of a draft, with what the trial has shown of its outputs.
+    fn of(draft: Draft, proto: &GraphProto, block_rows: u64) -> Result<(Self, Vec<Trial>)> {
         let (mut outputs, mut trials) = (Vec::new(), Vec::new());
         for value in &proto.output {
             let source = draft.sources.get(&value.name).copied();
@@ -315,7 +346,7 @@ impl Graph {
             trials.push(Trial { kind: tensor.kind(), width: tensor.width() });
         }
         let Draft { inputs, constants, steps, trial, .. } = draft;
-        let mut graph = Self { inputs, constants, steps, outputs, slots: trial.len(), block_rows };
+        let mut graph = Self { inputs, constants, steps, outputs, slots: trial.len(), block_rows: block_rows as usize };
         graph.note_uses();
         Ok((graph, trials))
     }
@@ -365,6 +396,11 @@ impl Graph {
 
     pub fn trees(&self) -> usize {
         self.steps.iter().map(|step| step.operator.trees()).sum()
+    }
+
+    /// Whether another evaluator runs it.
+    pub fn is_run_whole(&self) -> bool {
+        self.steps.iter().any(|step| step.name == WHOLE)
     }
 
     /// The texts among the constants, lent to those who score.

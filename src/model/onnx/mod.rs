@@ -20,6 +20,8 @@ mod operator;
 mod product;
 mod proto;
 mod reduction;
+#[cfg(feature = "onnxruntime")]
+mod runtime;
 mod shape;
 mod svm;
 mod tensor;
@@ -68,9 +70,12 @@ fn damaged(what: impl Into<String>) -> Error {
     ended(what.into(), "; export the model again")
 }
 
+/// What to do with a model that is not covered.
+const ELSEWHERE: &str = "; export a model of trees or linear models, or build with the cargo feature onnxruntime";
+
 /// The error for what is not covered.
 fn refused(what: impl Into<String>) -> Error {
-    ended(what.into(), "; export a model of trees or linear models, or score it elsewhere")
+    ended(what.into(), ELSEWHERE)
 }
 
 /// A message says once what to do.
@@ -214,11 +219,26 @@ pub(super) fn parse(bytes: &[u8], sha256: String) -> Result<OnnxModel> {
     let version = model.opset_import.iter().filter(|set| matches!(&set.domain[..], "" | "ai.onnx"));
     let version = version.map(|set| set.version).max().unwrap_or(i64::MAX);
     let objective = objective(graph);
-    let (graph, trials) = Graph::new(graph, version)?;
+    let (graph, trials) = evaluator(bytes, graph, version)?;
     let (result, output) = meaning(&graph, &trials)?;
-    let about =
-        About { sha256, kind: kind(&model), objective, trees: graph.trees(), features: graph.features(), output };
+    let kind = kind(&model) + if graph.is_run_whole() { ", by ONNX Runtime" } else { "" };
+    let about = About { sha256, kind, objective, trees: graph.trees(), features: graph.features(), output };
     Ok(OnnxModel { about, graph, result })
+}
+
+/// What evaluates a graph: our own operators, or where they do not cover it ONNX Runtime.
+#[cfg(feature = "onnxruntime")]
+fn evaluator(bytes: &[u8], graph: &GraphProto, version: i64) -> Result<(Graph, Vec<Trial>)> {
+    Graph::new(graph, version).or_else(|error| {
+        let Some(own) = error.message().strip_suffix(ELSEWHERE) else { return Err(error) };
+        let whole = runtime::Runtime::new(bytes, graph).and_then(|runtime| Graph::whole(graph, Box::new(runtime)));
+        whole.map_err(|error| Error::invalid(format!("{own}, and {}", error.message())))
+    })
+}
+
+#[cfg(not(feature = "onnxruntime"))]
+fn evaluator(_: &[u8], graph: &GraphProto, version: i64) -> Result<(Graph, Vec<Trial>)> {
+    Graph::new(graph, version)
 }
 
 fn kind(model: &ModelProto) -> String {

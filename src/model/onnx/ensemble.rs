@@ -470,8 +470,7 @@ mod tests {
         for fold in ["SUM", "AVERAGE", "MIN", "MAX"] {
             assert_eq!(of(fold).unwrap(), Data::F32(vec![9.0, 0.0, 12.0, 23.0]), "{fold}");
         }
-        let fault =
-            "aggregate_function MODE is not covered; export a model of trees or linear models, or score it elsewhere";
+        let fault = format!("aggregate_function MODE is not covered{}", super::super::ELSEWHERE);
         assert_eq!(of("MODE").unwrap_err(), fault);
     }
 

@@ -510,17 +510,18 @@ mod tests {
 
     #[test]
     fn what_is_not_covered_is_named() {
-        let end = "; export a model of trees or linear models, or score it elsewhere";
+        let end = if cfg!(feature = "onnxruntime") { ", and ONNX Runtime" } else { ELSEWHERE };
         let conv = model(vec![node("Conv", &["X"], "Y")], vec![], &["Y"]);
-        assert_eq!(fault(&conv), format!("node 0, operator Conv: it is not covered{end}"));
+        let is = |fault: String, start: &str| assert!(fault.starts_with(&format!("{start}{end}")), "{fault}");
+        is(fault(&conv), "node 0, operator Conv: it is not covered");
         let mut other = node("Neg", &["X"], "Y");
         other.domain = "com.microsoft".to_owned();
         let other = fault(&model(vec![other], vec![], &["Y"]));
-        assert_eq!(other, format!("node 0, operator Neg: it is of com.microsoft, which is not covered{end}"));
+        is(other, "node 0, operator Neg: it is of com.microsoft, which is not covered");
         let mut alpha = node("Neg", &["X"], "Y");
         alpha.attribute.push(proto::AttributeProto { name: "alpha".to_owned(), kind: 1, ..Default::default() });
         let alpha = fault(&model(vec![alpha], vec![], &["Y"]));
-        assert_eq!(alpha, format!("node 0, operator Neg: attribute alpha is not covered{end}"));
+        is(alpha, "node 0, operator Neg: attribute alpha is not covered");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::broadcast::{Places, common};
 use super::node::Node;
 use super::operator::{Inputs, Operator, Work};
 use super::tensor::{Data, Tensor};
-use super::transform::fused;
+use super::transform::{fused, narrowed};
 use super::{damaged, refused};
 use crate::error::Result;
 
@@ -141,7 +141,7 @@ pub(super) fn times_lines(
     let fill = |first: usize, tile: &mut Tile| {
         let rows = values[first * inner..].chunks_exact(inner.max(1)).take(TILE_ROWS);
         for (number, row) in rows.enumerate() {
-            tile.iter_mut().zip(row).for_each(|(column, value)| column[number] = *value);
+            tile.iter_mut().zip(row).for_each(|(column, value)| column[number] = f64::from(*value));
         }
     };
     tiles((rows, inner), fill, lines, alpha, addends, sums);
@@ -152,14 +152,14 @@ pub(super) fn columns_times_lines(columns: &[&[f64]], lines: &[f32], addends: Op
     let rows = columns.first().map_or(0, |column| column.len());
     let fill = |first: usize, tile: &mut Tile| {
         for (own, column) in tile.iter_mut().zip(columns) {
-            own.iter_mut().zip(&column[first..]).for_each(|(own, value)| *own = *value as f32);
+            own.iter_mut().zip(&column[first..]).for_each(|(own, value)| *own = narrowed(*value));
         }
     };
     tiles((rows, columns.len()), fill, lines, 1.0, addends, sums);
 }
 
-/// The elements of some rows, column by column.
-type Tile = [[f32; TILE_ROWS]];
+/// The elements of some rows, column by column: 32-bit floats that are ready for [`narrowed`].
+type Tile = [[f64; TILE_ROWS]];
 
 fn tiles(
     (rows, inner): (usize, usize),
@@ -193,14 +193,15 @@ const TILE_ROWS: usize = 8;
 
 /// The products of some rows with a line, of which `columns` has the elements column by column.
 #[inline]
-fn tile(columns: &[[f32; TILE_ROWS]], line: &[f32]) -> [f32; TILE_ROWS] {
+fn tile(columns: &Tile, line: &[f32]) -> [f32; TILE_ROWS] {
     let mut sums = [0.0; TILE_ROWS];
     for (column, weight) in columns.iter().zip(line) {
+        let weight = f64::from(*weight);
         for (sum, value) in sums.iter_mut().zip(column) {
-            *sum = fused(*value, *weight, *sum);
+            *sum = narrowed(*value * weight + *sum);
         }
     }
-    sums
+    sums.map(|sum| sum as f32)
 }
 
 #[cfg(test)]

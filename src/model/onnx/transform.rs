@@ -101,28 +101,33 @@ fn softmax_zero(row: &mut [f32]) {
 /// few in a billion, and more quickly than a function does.
 #[inline]
 pub(super) fn fused(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(target_feature = "fma") {
-        return a.mul_add(b, c);
-    }
     (f64::from(a) * f64::from(b) + f64::from(c)) as f32
+}
+
+/// The nearest 32-bit float: arithmetic in 32 bits with numbers that stay in 64, which saves the way there and back
+/// between [`fused`] steps. One operation of 32-bit floats in 64 bits, rounded so, gives what it gives in 32.
+#[inline]
+pub(super) fn narrowed(value: f64) -> f64 {
+    f64::from(value as f32)
 }
 
 /// The rational function of `MlasComputeLogistic`.
 #[inline]
 pub(super) fn sigmoid(value: f32) -> f32 {
+    let fused = |a: f64, b: f64, c: f32| narrowed(a * b + f64::from(c));
     // A NaN stays one.
-    let x = value.clamp(-18.0, 18.0);
-    let square = x * x;
-    let p = fused(square, 4.370_31e-11, 1.156_273_2e-7);
+    let x = f64::from(value.clamp(-18.0, 18.0));
+    let square = narrowed(x * x);
+    let p = fused(square, f64::from(4.370_31e-11_f32), 1.156_273_2e-7);
     let p = fused(p, square, 6.085_749e-5);
     let p = fused(p, square, 8.513_771e-3);
-    let p = fused(p, square, 2.482_879_5e-1) * x;
-    let q = fused(square, 6.102_473_7e-13, 5.761_021_4e-9);
+    let p = narrowed(fused(p, square, 2.482_879_5e-1) * x);
+    let q = fused(square, f64::from(6.102_473_7e-13_f32), 5.761_021_4e-9);
     let q = fused(q, square, 6.291_068e-6);
     let q = fused(q, square, 1.701_988_2e-3);
     let q = fused(q, square, 1.168_176_5e-1);
     let q = fused(q, square, 9.931_519e-1);
-    (p / q + 0.5).clamp(0.0, 1.0)
+    ((p / q) as f32 + 0.5).clamp(0.0, 1.0)
 }
 
 /// The polynomial of `MlasComputeExp`.

@@ -106,6 +106,10 @@ impl Assembler {
                 return Ok(());
             }
         };
+        // Without a condition several numbers fit into an instruction, and mostly none is missing.
+        if !numbers.iter().fold(false, |is_missing, value| is_missing | value.is_nan()) {
+            return Ok(());
+        }
         numbers.iter().zip(dropped).try_for_each(|(value, dropped)| self.refuse(part, value.is_nan(), dropped))
     }
 

@@ -1,5 +1,5 @@
 -- For every ad impression the category of the ad that should be next, by a Spark ML pipeline: texts go in, a label and
--- probabilities come out. scripts/make-next-ad trained it.
+-- probabilities come out. scripts/make-spark-data trained it.
 --
 --   flumen check queries/next_best_ad.sql
 --   KAFKA_BROKERS=localhost:9092 flumen run queries/next_best_ad.sql

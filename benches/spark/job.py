@@ -4,12 +4,8 @@ Run by scripts/bench-spark with spark-submit. At the end prints the progress of 
 """
 import argparse
 import json
-import math
-import uuid
 
 from pyspark.ml import PipelineModel
-from pyspark.ml.classification import LogisticRegressionModel
-from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import DataFrame, SparkSession, functions as F
 from pyspark.sql.types import DoubleType, LongType, StringType, StructField, StructType, TimestampType
@@ -26,31 +22,14 @@ def arguments():
     return parser.parse_args()
 
 
-def logistic_model(spark, path):
-    """A Spark ML pipeline with the weights of an XGBoost linear model."""
-    with open(path, encoding="utf-8") as file:
-        learner = json.load(file)["learner"]
-    *weights, bias = learner["gradient_booster"]["model"]["weights"]
-    base = float(learner["learner_model_param"]["base_score"].strip("[]"))
-    intercept = bias + math.log(base / (1 - base))
-    ml = spark._jvm.org.apache.spark.ml
-    values = spark.sparkContext._gateway.new_array(spark._jvm.double, len(weights))
-    for at, weight in enumerate(weights):
-        values[at] = weight
-    vector = ml.linalg.Vectors.dense(values)
-    java_model = ml.classification.LogisticRegressionModel("logistic_" + uuid.uuid4().hex[:12], vector, intercept)
-    assembler = VectorAssembler(inputCols=learner["feature_names"], outputCol="features")
-    # Only the probability is asked for, so only that is computed.
-    logistic = LogisticRegressionModel(java_model).setProbabilityCol("probability")
-    return PipelineModel([assembler, logistic.setRawPredictionCol("").setPredictionCol("")])
-
-
 def scored_by_logistic(spark, joined, path):
-    # To XGBoost's linear model a missing value adds nothing; VectorAssembler would refuse it.
+    # VectorAssembler refuses what is missing.
     features = joined.withColumn("price", F.coalesce("price", F.lit(0.0)))
-    scored = logistic_model(spark, path).transform(features)
-    return scored.select("ad_id", "user_id", "category", "impressed_at",
-                         vector_to_array("probability")[1].alias("score"))
+    assembler, logistic = PipelineModel.load(path).stages
+    # Only the probability is asked for, so only that is computed.
+    model = PipelineModel([assembler, logistic.setRawPredictionCol("").setPredictionCol("")])
+    return model.transform(features).select(
+        "ad_id", "user_id", "category", "impressed_at", vector_to_array("probability")[1].alias("score"))
 
 
 def scored_by_trees(spark, joined, path):

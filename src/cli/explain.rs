@@ -49,7 +49,7 @@ fn text(explained: &Explained) -> String {
         lines.push(format!("    decodes {}", source.fields.join(", ")));
     }
     lines.extend(explained.lookups.iter().map(|(name, version)| format!("  reads {name} at version {version}")));
-    lines.extend(explained.models.iter().map(|(name, sha256)| format!("  model {name} sha256 {sha256}")));
+    lines.extend(explained.model_summaries.iter().map(|(name, summary)| format!("  model {name}: {summary}")));
     lines.push(format!("  writes {} ({})", explained.sink, explained.columns.join(", ")));
     lines.extend(explained.checks.iter().map(|check| format!("    check {check}")));
     lines.push("  plan:".to_owned());

@@ -8,7 +8,7 @@ use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches};
 use arrow::datatypes::{DataType, Field, Float64Type};
 use clap::Args;
 use datafusion::dataframe::DataFrame;
-use datafusion::logical_expr::{Expr, ScalarUDF, cast as cast_expr, ident};
+use datafusion::logical_expr::{Expr, ScalarUDF, ident};
 use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
 use serde_json::json;
 
@@ -27,8 +27,8 @@ const SHOWN: usize = 10;
 pub(crate) struct Score {
     /// The model: .json or .ubj of XGBoost, .txt of LightGBM, .onnx, or the directory of a Spark ML PipelineModel
     model: PathBuf,
-    /// The rows: a .csv file with a header, or a .parquet file. Columns are found by the names of the features, else by
-    /// their order
+    /// The rows: a .csv file with a header, or a .parquet file. Columns are found by the names of the features; when
+    /// none of the names is there, by their order
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// What the training library predicts for them, row by row, in a column `prediction`: numbers are compared with
@@ -180,7 +180,11 @@ async fn read(context: &SessionContext, path: &Path) -> Result<DataFrame> {
     }
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("parquet") => Ok(context.read_parquet(named.as_ref(), ParquetReadOptions::default()).await?),
-        Some("csv") => Ok(context.read_csv(named.as_ref(), CsvReadOptions::new()).await?),
+        // Everything is text until the model says what it takes: a guess would make 7 of 007.
+        Some("csv") => {
+            let options = CsvReadOptions::new().schema_infer_max_records(0);
+            Ok(context.read_csv(named.as_ref(), options).await?)
+        }
         _ => Err(Error::invalid(format!("{named} is neither .csv nor .parquet; name it so"))),
     }
 }
@@ -190,30 +194,69 @@ async fn whole(frame: DataFrame) -> Result<RecordBatch> {
     Ok(concat_batches(&schema, &frame.collect().await?)?)
 }
 
+/// The columns of the features: by their names, or when none of the names is there by their order, which is told.
+fn columns(features: &[model::Feature], names: &[String], input: &Path) -> Result<Vec<usize>> {
+    let place = |feature: &model::Feature| names.iter().position(|name| *name == feature.name);
+    let places: Vec<Option<usize>> = features.iter().map(place).collect();
+    let missing: Vec<&str> =
+        features.iter().zip(&places).filter(|(_, place)| place.is_none()).map(|(f, _)| &f.name[..]).collect();
+    if missing.is_empty() {
+        return Ok(places.into_iter().flatten().collect());
+    }
+    if missing.len() < features.len() || names.len() < features.len() {
+        return Err(Error::invalid(format!(
+            "{} has {} columns ({}), and the model takes {}: column {} is missing; add it, or name all columns as the \
+             model does",
+            input.display(),
+            names.len(),
+            names.join(", "),
+            features.len(),
+            missing[0]
+        )));
+    }
+    let taken: Vec<&str> = names.iter().take(features.len()).map(String::as_str).collect();
+    print_told(&format!("no column has the name of a feature: taken in their order, {}", taken.join(", ")));
+    Ok((0..features.len()).collect())
+}
+
+/// A column as the model takes it.
+fn typed(column: &ArrayRef, name: &str, is_text: bool) -> Result<ArrayRef> {
+    let words = match column.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if !is_text => cast(column, &DataType::Utf8)?,
+        _ if is_text => return Ok(cast(column, &DataType::Utf8)?),
+        _ => return Ok(cast(column, &DataType::Float64)?),
+    };
+    let number = |(row, word): (usize, Option<&str>)| match word.map(str::trim) {
+        None | Some("" | "NA" | "N/A" | "NULL" | "null" | "None") => Ok(None),
+        Some("true" | "True" | "TRUE") => Ok(Some(1.0)),
+        Some("false" | "False" | "FALSE") => Ok(Some(0.0)),
+        Some(word) => word.parse().map(Some).map_err(|_| {
+            Error::invalid(format!(
+                "row {}: column {name} has `{word}`, and the model takes a number there; mend the file, or leave the \
+                 cell empty",
+                row + 1
+            ))
+        }),
+    };
+    let numbers: Result<Float64Array> = words.as_string::<i32>().iter().enumerate().map(number).collect();
+    Ok(Arc::new(numbers?))
+}
+
 /// What the model says of each row of a file: `score`, `prediction`, and `probability` where it says one.
 async fn score(model: &Arc<dyn Model>, input: &Path) -> Result<RecordBatch> {
     let context = context();
-    let rows = read(&context, input).await?;
+    let rows = whole(read(&context, input).await?).await?;
     let features = &model.about().features;
     let names: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let is_named = features.iter().all(|feature| names.contains(&feature.name));
-    if !is_named && names.len() < features.len() {
-        let missing = features.iter().find(|feature| !names.contains(&feature.name));
-        return Err(Error::invalid(format!(
-            "{} has {} columns, and the model takes {} (column {} is missing); add what is missing",
-            input.display(),
-            names.len(),
-            features.len(),
-            missing.map_or("", |feature| &feature.name)
-        )));
-    }
-    let type_of = |is_text: bool| if is_text { DataType::Utf8 } else { DataType::Float64 };
-    let argument = |(index, feature): (usize, &model::Feature)| -> Expr {
-        let name = if is_named { &feature.name } else { &names[index] };
-        cast_expr(ident(name), type_of(feature.is_text))
-    };
-    let arguments: Vec<Expr> = features.iter().enumerate().map(argument).collect();
-    let types = features.iter().map(|feature| type_of(feature.is_text)).collect();
+    let places = columns(features, &names, input)?;
+    let taken = features.iter().zip(&places).enumerate().map(|(index, (feature, place))| {
+        let column = typed(rows.column(*place), &names[*place], feature.is_text)?;
+        Ok((format!("feature_{index}"), column, true))
+    });
+    let rows = RecordBatch::try_from_iter_with_nullable(taken.collect::<Result<Vec<_>>>()?)?;
+    let arguments: Vec<Expr> = rows.schema().fields().iter().map(|field| ident(field.name())).collect();
+    let types = rows.schema().fields().iter().map(|field| field.data_type().clone()).collect();
+    let rows = context.read_batch(rows)?;
     let list = DataType::List(Arc::new(Field::new("item", DataType::Float64, true)));
     let fields = match &model.about().output {
         Output::Number => vec![("score", DataType::Float64)],

@@ -39,6 +39,8 @@ pub struct Explained {
     pub lookups: BTreeMap<String, String>,
     /// Name and SHA-256 of the models.
     pub models: BTreeMap<String, String>,
+    /// What each says of itself.
+    pub model_summaries: BTreeMap<String, String>,
     /// The sink's location.
     pub sink: String,
     /// The contract's columns with their types.
@@ -97,6 +99,7 @@ pub async fn explain(deps: &Deps, pipeline: &Arc<Pipeline>, query: &QuerySpec, a
         sources: sources.collect(),
         lookups: session.lookup_versions().into_iter().collect(),
         models: session.model_versions().into_iter().collect(),
+        model_summaries: session.model_summaries().collect(),
         sink: sink.location.clone(),
         columns: sink.contract.columns.iter().map(column).collect(),
         checks: sink.contract.checks.iter().map(|c| format!("{}: {}", c.name, c.sql)).collect(),

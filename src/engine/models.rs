@@ -17,6 +17,8 @@ use crate::sink::LastCommit;
 
 /// Files are looked at so often: a look costs a few microseconds for each file.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So many features are named.
+const NAMED: usize = 20;
 /// A directory of a model has so many files at most.
 const MAX_FILES: usize = 10_000;
 
@@ -51,6 +53,7 @@ pub(crate) fn load(spec: &ModelSpec) -> Result<Arc<dyn Model>> {
 /// # Errors
 /// `Invalid` when the model is not as declared.
 pub(crate) fn function(spec: &ModelSpec, model: &Arc<dyn Model>) -> Result<ModelUdf> {
+    model.about().check_names(&spec.name, &spec.argument_names)?;
     ModelUdf::try_new(&spec.name, spec.arguments.clone(), spec.returns.clone(), Arc::clone(model))
 }
 
@@ -74,6 +77,16 @@ impl Models {
     /// Name and SHA-256 of each.
     pub fn versions(&self) -> Vec<(String, String)> {
         self.loaded.iter().map(|loaded| (loaded.spec.name.clone(), loaded.model.about().sha256.clone())).collect()
+    }
+
+    /// Name of each, and what it says of itself, with the first of its features.
+    pub fn summaries(&self) -> impl Iterator<Item = (String, String)> {
+        self.loaded.iter().map(|Loaded { spec, model, .. }| {
+            let about = model.about();
+            let named: Vec<&str> = about.features.iter().take(NAMED).map(|feature| feature.name.as_str()).collect();
+            let more = if about.features.len() > NAMED { ", …" } else { "" };
+            (spec.name.clone(), format!("{}, over {}{more}", about.summary(), named.join(", ")))
+        })
     }
 
     /// Says of each that is another one than in this commit, which one it was.

@@ -215,6 +215,11 @@ impl QuerySession {
         self.models.versions()
     }
 
+    /// Name of each model, and what it says of itself.
+    pub fn model_summaries(&self) -> impl Iterator<Item = (String, String)> {
+        self.models.summaries()
+    }
+
     /// Tells of each model that is another one than in the last commit of the query.
     ///
     /// # Errors

@@ -112,6 +112,29 @@ impl Output {
 }
 
 impl About {
+    /// Holds the names of a function's arguments, where they have some, against those of the features. Names that are a
+    /// number behind one word (`f0`, `Column_1`, `X2`) say nothing: the file has none then.
+    ///
+    /// # Errors
+    /// `Invalid` when an argument has another name than its feature.
+    pub fn check_names(&self, function: &str, arguments: &[Option<String>]) -> Result<()> {
+        let numbered = |feature: &Feature| feature.name.ends_with(|end: char| end.is_ascii_digit());
+        if self.features.iter().all(numbered) {
+            return Ok(());
+        }
+        for (index, (argument, feature)) in arguments.iter().zip(&self.features).enumerate() {
+            if let Some(argument) = argument.as_ref().filter(|argument| !argument.eq_ignore_ascii_case(&feature.name)) {
+                return Err(Error::invalid(format!(
+                    "argument {} of `{function}` is called {argument}, and the model's feature there is {}; give the \
+                     arguments in the model's order and with its names, or leave the names out",
+                    index + 1,
+                    feature.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether columns are those that the model takes.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ impl Loader<'_> {
             }
         };
         let arguments = function.args.as_deref().unwrap_or_default();
+        let argument_names = arguments.iter().map(|arg| arg.name.as_ref().map(|name| name.value.clone())).collect();
         let arguments: Vec<DataType> = arguments.iter().filter_map(|arg| typed(self, &arg.data_type)).collect();
         let returns = match &function.return_type {
             Some(FunctionReturnType::DataType(sql)) => typed(self, sql),
@@ -55,7 +56,7 @@ impl Loader<'_> {
         };
         let (path, sha256) = self.pinned(path, &path_place);
         let path = self.environment.resolve(&path);
-        let model = ModelSpec { name, arguments, returns: returns?, language: language?, path, sha256 };
+        let model = ModelSpec { name, arguments, argument_names, returns: returns?, language: language?, path, sha256 };
         if self.faults.count().0 > before {
             return None;
         }

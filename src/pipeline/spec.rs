@@ -275,6 +275,8 @@ pub struct ModelSpec {
     pub name: String,
     /// The types of its arguments.
     pub arguments: Vec<DataType>,
+    /// The names of its arguments, where they have some.
+    pub argument_names: Vec<Option<String>>,
     /// The type that it returns.
     pub returns: DataType,
     /// Whose file it is.

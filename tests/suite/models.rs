@@ -172,7 +172,10 @@ impl Case {
             }
             most = most.max(apart);
             let Some(values) = self.expected.get("values").and_then(|values| values[*row].as_array()) else { continue };
-            if values.len() != width && width > 0 {
+            if width == 0 && MARGINS.contains(&self.name.as_str()) {
+                continue;
+            }
+            if values.len() != width {
                 return Err(format!("row {row}: {width} values, expected {}", values.len()));
             }
             for (at, expected) in classes.iter().zip(values.iter().map(number)) {
@@ -200,6 +203,9 @@ impl Case {
         Ok(most)
     }
 }
+
+/// Classifiers of ONNX whose numbers are no probabilities.
+const MARGINS: [&str; 4] = ["kmeans", "linear_classifier_probit", "logistic_regression_raw", "svc_linear_multi"];
 
 /// Models whose sums of 32-bit floats stand in an exponent, with how many steps their probabilities may be apart.
 const EXPONENTS: [(&str, f64); 1] = [("onnx gaussian_nb", 16.0)];
@@ -342,6 +348,55 @@ fn a_file_is_scored_and_compared_from_the_command_line() {
     ] {
         let fault = score(&args).exits(2);
         assert!(fault.stderr.contains(part), "{part}: {}", fault.stderr);
+    }
+}
+
+#[test]
+fn what_a_file_of_rows_says_is_text_until_the_model_takes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |text: &str| {
+        let path = dir.path().join("rows.csv");
+        fs::write(&path, text).unwrap();
+        score(&["queries/data/next_best_ad", "--input", path.to_str().unwrap()])
+    };
+    // A guess by the first rows would make numbers of these texts, and of the empty column nothing at all.
+    let late = format!("category,page,bid\n{}007,True,2.5\n", "books,/shop,\n".repeat(1200));
+    let scored = file(&late).exits(0);
+    let rows: Vec<&str> = scored.stdout.lines().collect();
+    assert_eq!(rows.len(), 1202);
+    assert_ne!(rows[1].split(',').nth(2), rows[1201].split(',').nth(2), "{} {}", rows[1], rows[1201]);
+    assert!(!rows[1201].contains("NaN"), "{}", rows[1201]);
+    assert_eq!(file("category,page,bid\nbooks,/shop,NA\n").exits(0).stdout.lines().nth(1), Some(rows[1]));
+    for (text, part) in [
+        ("category,page,bid\nbooks,/shop,much\n", "row 1: column bid has `much`, and the model takes a number there"),
+        ("category,site,bid\nbooks,/shop,1\n", "column page is missing; add it, or name all columns as the model does"),
+    ] {
+        let fault = file(text).exits(2);
+        assert!(fault.stderr.contains(part), "{part}: {}", fault.stderr);
+    }
+    let by_order = file("a,b,c\nbooks,/shop,2.5\n").exits(0);
+    assert!(by_order.stderr.contains("taken in their order, a, b, c"), "{}", by_order.stderr);
+}
+
+#[test]
+fn names_of_arguments_are_those_of_the_file() {
+    let dir = workspace();
+    let check = |arguments: &str| {
+        let model = "LANGUAGE XGBOOST AS 'queries/data/click_probability.json'";
+        let rows = "CREATE EXTERNAL TABLE rows (x DOUBLE) STORED AS CSV LOCATION 'rows.csv' OPTIONS ('format.has_header' 'true')";
+        fs::write(
+            dir.path().join("names.sql"),
+            format!("CREATE FUNCTION g({arguments}) RETURNS DOUBLE {model};\n{rows};"),
+        )
+        .unwrap();
+        fs::write(dir.path().join("rows.csv"), "x\n1\n").unwrap();
+        finish(&mut flumen(dir.path(), ["-o", "json", "sql", "names.sql", "SELECT g(0.25, 10.5, 10) AS g FROM rows"]))
+    };
+    check("rank DOUBLE, price DOUBLE, hour DOUBLE").exits(0);
+    check("DOUBLE, DOUBLE, DOUBLE").exits(0);
+    let swapped = check("price DOUBLE, rank DOUBLE, hour DOUBLE").exits(2);
+    for part in ["names.sql:1:", "argument 1 of `g` is called price, and the model's feature there is rank"] {
+        assert!(swapped.stderr.contains(part), "{part}: {}", swapped.stderr);
     }
 }
 

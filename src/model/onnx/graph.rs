@@ -23,6 +23,8 @@ const BLOCK_ELEMENTS: u64 = 1 << 14;
 const BLOCK_ROWS: (u64, u64) = (64, 1024);
 /// Rows whose columns are gathered together.
 const PART_ROWS: usize = 64;
+/// Whole numbers up to this are exact in the 64-bit floats in which they come.
+const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
 /// The name of a step that does all, which no operator has.
 const WHOLE: &str = "ONNX Runtime";
 /// A model may have this many features.
@@ -75,6 +77,8 @@ pub(super) struct Trial {
     pub kind: Kind,
     /// Elements of a row.
     pub width: usize,
+    /// The elements, where they are numbers.
+    pub numbers: Vec<f64>,
 }
 
 /// A graph while it is made.
@@ -242,9 +246,11 @@ impl Input {
         }
         if matches!(self.kind, Kind::I64 | Kind::Bool) {
             for (at, column) in numbers().enumerate() {
-                if let Some(row) = column.iter().position(|number| !number.is_finite()) {
+                let is_whole = |number: &f64| number.fract() == 0.0 && number.abs() <= MAX_WHOLE;
+                if let Some(row) = column.iter().position(|number| !is_whole(number)) {
                     return Err(Error::violated(format!(
-                        "row {} has {} in column {} of input {}, which takes whole numbers; fill it in",
+                        "row {} has {} in column {} of input {}, which takes whole numbers up to 2^53; fill it in, or \
+                         round it",
                         first + row,
                         column[row],
                         at,
@@ -343,7 +349,12 @@ impl Graph {
                 return Err(refused(format!("output {} has not one row for each row of the input", value.name)));
             }
             outputs.push(source);
-            trials.push(Trial { kind: tensor.kind(), width: tensor.width() });
+            let numbers = match &tensor.data {
+                Data::F32(numbers) => numbers.iter().map(|number| f64::from(*number)).collect(),
+                Data::F64(numbers) => numbers.to_vec(),
+                _ => Vec::new(),
+            };
+            trials.push(Trial { kind: tensor.kind(), width: tensor.width(), numbers });
         }
         let Draft { inputs, constants, steps, trial, .. } = draft;
         let mut graph = Self { inputs, constants, steps, outputs, slots: trial.len(), block_rows: block_rows as usize };

@@ -259,6 +259,18 @@ fn objective(graph: &GraphProto) -> String {
     found.map_or_else(String::new, |node| node.op_type.clone())
 }
 
+impl Trial {
+    /// Whether its numbers may be probabilities: margins and distances, which stand at the same place, are not from 0
+    /// to 1, nor 1 together.
+    fn are_shares(&self, have_to_be_whole: bool) -> bool {
+        self.numbers.chunks_exact(self.width.max(1)).all(|row| {
+            let sum: f64 = row.iter().sum();
+            let is_share = row.iter().all(|number| (-1e-6..=1.000_001).contains(number));
+            sum.is_nan() || is_share && ((sum - 1.0).abs() < 1e-3 || !have_to_be_whole)
+        })
+    }
+}
+
 /// What the outputs mean: a label with probabilities, or numbers.
 fn meaning(graph: &Graph, trials: &[Trial]) -> Result<(Meaning, Output)> {
     let is_label = |trial: &Trial| trial.width == 1 && matches!(trial.kind, Kind::I64 | Kind::Text | Kind::Bool);
@@ -273,7 +285,10 @@ fn meaning(graph: &Graph, trials: &[Trial]) -> Result<(Meaning, Output)> {
             None => scores.iter().map(|output| trials[*output].width).find(|width| *width > 1).map(numbered),
         };
         if let Some(known) = known {
-            let probabilities = scores.into_iter().find(|output| trials[*output].width == known.len());
+            let is_known = graph.labels(label).is_some();
+            let are_probabilities =
+                |output: &usize| trials[*output].width == known.len() && trials[*output].are_shares(!is_known);
+            let probabilities = scores.into_iter().find(are_probabilities);
             // A ZipMap may name the columns in another order.
             let own = probabilities.and_then(|output| graph.labels(output)).map(|(labels, _)| labels);
             let labels = own.filter(|own| own.len() == known.len()).unwrap_or(known);

@@ -31,7 +31,7 @@ struct Centre {
 
 pub(super) fn load(plan: &mut Plan, stage: &Stage) -> Result<Loaded> {
     let is_cosine = stage.choice("distanceMeasure", &[("euclidean", false), ("cosine", true)])?;
-    let table = Table::read(stage)?;
+    let table = Table::read_rows(stage)?;
     let places: &Int32Array = column(table.rows(), "clusterIdx")?;
     if table.len() > MAX_CENTRES {
         return Err(stage.fault(format_args!("it has more than {MAX_CENTRES} centres; train with fewer")));

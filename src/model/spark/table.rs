@@ -18,7 +18,7 @@ use super::vector::{MAX_WIDTH, Matrix, Stored};
 use crate::error::{Error, Result};
 
 /// A file may have this many values, and as many again for each of its bytes as [`VALUES_PER_BYTE`] says.
-const MAX_VALUES: i64 = 16 << 20;
+const MAX_VALUES: i64 = 4 << 20;
 const VALUES_PER_BYTE: i64 = 16;
 /// Rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
@@ -30,18 +30,27 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Reads the files below a stage's `data`.
+    /// Reads the files below a stage's `data`, which have one row.
     pub fn read(stage: &Stage) -> Result<Self> {
+        Self::read_most(stage, "data", 1)
+    }
+
+    /// Reads the files below a stage's `data`, which have many.
+    pub fn read_rows(stage: &Stage) -> Result<Self> {
         Self::read_part(stage, "data")
     }
 
     /// Reads the files below another directory of a stage.
     pub fn read_part(stage: &Stage, part: &str) -> Result<Self> {
+        Self::read_most(stage, part, i64::MAX)
+    }
+
+    fn read_most(stage: &Stage, part: &str, most: i64) -> Result<Self> {
         let directory = stage.directory.join(part);
         let mut batches: Vec<RecordBatch> = Vec::new();
         for file in parts(&directory).map_err(|error| error.within(format_args!("stage {}", stage.uid)))? {
             // The reader panics at some damaged files instead of giving an error.
-            let read = catch_unwind(|| read_file(&file)).unwrap_or_else(|_| Err("it is damaged".to_owned()));
+            let read = catch_unwind(|| read_file(&file, most)).unwrap_or_else(|_| Err("it is damaged".to_owned()));
             let read =
                 read.map_err(|fault| stage.fault(format_args!("{}: {fault}; save the model again", file.display())))?;
             batches.extend(read);
@@ -135,7 +144,7 @@ impl Table {
     }
 }
 
-fn read_file(path: &Path) -> std::result::Result<Vec<RecordBatch>, String> {
+fn read_file(path: &Path, most_rows: i64) -> std::result::Result<Vec<RecordBatch>, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let bytes = file.metadata().map_err(|error| error.to_string())?.len();
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
@@ -143,7 +152,10 @@ fn read_file(path: &Path) -> std::result::Result<Vec<RecordBatch>, String> {
     let metadata = builder.metadata();
     let rows = metadata.file_metadata().num_rows();
     let chunks = || metadata.row_groups().iter().flat_map(|group| group.columns());
-    let most = chunks().map(|chunk| chunk.num_values()).fold(rows, i64::max);
+    if rows > most_rows {
+        return Err(format!("it says that it has {rows} rows, and {most_rows} is what this stage has"));
+    }
+    let most = chunks().map(|chunk| chunk.num_values()).fold(rows, i64::saturating_add);
     let start =
         |chunk: &ColumnChunkMetaData| chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
     if chunks().any(|chunk| start(chunk) < 0 || chunk.compressed_size() < 0) {

@@ -67,7 +67,7 @@ pub(super) fn load(plan: &mut Plan, stage: &Stage) -> Result<Loaded> {
         (true, false) => Some(stage.count("numClasses")?).filter(|classes| *classes > 0),
         (false, _) => None,
     };
-    let table = Table::read(stage)?;
+    let table = Table::read_rows(stage)?;
     let nodes = Nodes::of(&table)?;
     let all = nodes.sorted(&table)?;
     let trees: Vec<&[Node]> = all.chunk_by(|one, next| one.tree == next.tree).collect();

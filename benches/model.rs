@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that fails may stop")]
 #![allow(missing_docs, reason = "criterion makes undocumented items")]
 
-use std::ffi::OsStr;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 
@@ -36,17 +35,11 @@ fn score(c: &mut Criterion) {
     group.finish();
 }
 
-/// The models of a directory, by their names.
+/// The models of a directory, by their names; in `large` there are more.
 fn models(directory: &Path) -> Vec<(PathBuf, Language)> {
-    let language = |path: &Path| match path.extension().and_then(OsStr::to_str) {
-        Some("json" | "ubj") => Some(Language::Xgboost),
-        Some("txt") => Some(Language::LightGbm),
-        Some("onnx") => Some(Language::Onnx),
-        None if path.join("metadata").is_dir() => Some(Language::SparkMl),
-        _ => None,
-    };
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    let mut models: Vec<_> = entries.filter_map(|path| language(&path).map(|language| (path, language))).collect();
+    let own = entries.filter(|path| !path.ends_with("large"));
+    let mut models: Vec<_> = own.filter_map(|path| Language::of_path(&path).map(|language| (path, language))).collect();
     models.sort_by(|(a, _), (b, _)| a.cmp(b));
     models
 }

@@ -54,7 +54,7 @@ impl Score {
         }
         let environment = load::environment(&load::root(globals)?, &Inputs::default());
         let path = environment.resolve(&self.model.to_string_lossy());
-        let language = self.language.or_else(|| language_of(&path));
+        let language = self.language.or_else(|| Language::of_path(&path));
         let language = language.ok_or_else(|| {
             Error::invalid(format!("{}: its name does not say whose model it is; say --language", path.display()))
         })?;
@@ -107,19 +107,6 @@ impl Score {
             }
         }
         Ok(comparison)
-    }
-}
-
-/// Whose model a file is, by its name.
-fn language_of(path: &Path) -> Option<Language> {
-    if path.is_dir() {
-        return Some(Language::SparkMl);
-    }
-    match path.extension()?.to_str()? {
-        "json" | "ubj" => Some(Language::Xgboost),
-        "txt" => Some(Language::LightGbm),
-        "onnx" => Some(Language::Onnx),
-        _ => None,
     }
 }
 
@@ -221,11 +208,13 @@ fn columns(features: &[model::Feature], names: &[String], input: &Path) -> Resul
 
 /// A column as the model takes it.
 fn typed(column: &ArrayRef, name: &str, is_text: bool) -> Result<ArrayRef> {
-    let words = match column.data_type() {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if !is_text => cast(column, &DataType::Utf8)?,
-        _ if is_text => return Ok(cast(column, &DataType::Utf8)?),
-        _ => return Ok(cast(column, &DataType::Float64)?),
-    };
+    if is_text {
+        return Ok(cast(column, &DataType::Utf8)?);
+    }
+    if !column.data_type().is_string() {
+        return Ok(cast(column, &DataType::Float64)?);
+    }
+    let words = cast(column, &DataType::Utf8)?;
     let number = |(row, word): (usize, Option<&str>)| match word.map(str::trim) {
         None | Some("" | "NA" | "N/A" | "NULL" | "null" | "None") => Ok(None),
         Some("true" | "True" | "TRUE") => Ok(Some(1.0)),

@@ -17,8 +17,6 @@ use crate::sink::LastCommit;
 
 /// Files are looked at so often: a look costs a few microseconds for each file.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// So many features are named.
-const NAMED: usize = 20;
 /// A directory of a model has so many files at most.
 const MAX_FILES: usize = 10_000;
 
@@ -83,17 +81,13 @@ impl Models {
     pub fn summaries(&self) -> impl Iterator<Item = (String, String)> {
         self.loaded.iter().map(|Loaded { spec, model, .. }| {
             let about = model.about();
-            let named: Vec<&str> = about.features.iter().take(NAMED).map(|feature| feature.name.as_str()).collect();
-            let more = if about.features.len() > NAMED { ", …" } else { "" };
-            (spec.name.clone(), format!("{}, over {}{more}", about.summary(), named.join(", ")))
+            (spec.name.clone(), format!("{}, over {}", about.summary(), about.feature_names()))
         })
     }
 
     /// Says of each that is another one than in this commit, which one it was.
     pub fn changed_since(&self, last: &LastCommit) -> Vec<String> {
-        let entries = last.flumen["models"].as_array().into_iter().flatten();
-        let then: BTreeMap<&str, &str> =
-            entries.filter_map(|model| Some((model["name"].as_str()?, model["sha256"].as_str()?))).collect();
+        let then = last.models();
         let changed = |Loaded { spec, model, .. }: &Loaded| {
             let (now, then) = (&model.about().sha256, then.get(spec.name.as_str())?);
             let (name, path) = (&spec.name, spec.path.display());

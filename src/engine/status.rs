@@ -9,7 +9,7 @@ use super::letter_list::count_letters;
 use super::{Deps, quarantine};
 use crate::error::Result;
 use crate::pipeline::{Pipeline, QueryKind, QuerySpec, SinkFormat};
-use crate::sink::{DeltaSink, Owner};
+use crate::sink::{DeltaSink, LastCommit, Owner};
 
 /// One partition of a topic as a query sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -87,12 +87,6 @@ async fn of_query(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result
     let sink = DeltaSink::open(spec, owner, &deps.storage, Arc::clone(&deps.clock)).await?;
     let last = sink.last_commit().await?;
     let written = sink.last_written().await?;
-    let info = written.as_ref().map(|written| &written.flumen);
-    let named = |list: &str, key: &str, value: &str| -> BTreeMap<String, String> {
-        let entries = info.and_then(|info| info.get(list)).and_then(|list| list.as_array());
-        let text = |entry: &serde_json::Value, key: &str| entry.get(key).and_then(|v| v.as_str()).map(str::to_owned);
-        entries.into_iter().flatten().filter_map(|e| Some((text(e, key)?, text(e, value)?))).collect()
-    };
     let mut topics = Vec::new();
     let (mut dead_letters, mut quarantined) = (0, 0);
     if query.kind == QueryKind::Streaming {
@@ -118,7 +112,7 @@ async fn of_query(deps: &Deps, pipeline: &Pipeline, query: &QuerySpec) -> Result
         topics,
         dead_letters,
         quarantined,
-        lookups: named("lookups", "table", "version"),
-        models: named("models", "name", "sha256"),
+        lookups: written.as_ref().map(LastCommit::lookups).unwrap_or_default(),
+        models: written.as_ref().map(LastCommit::models).unwrap_or_default(),
     })
 }

@@ -111,7 +111,16 @@ impl Output {
     }
 }
 
+/// So many features are named.
+const NAMED: usize = 20;
+
 impl About {
+    /// The names of its features in their order, or of the first of them.
+    pub fn feature_names(&self) -> String {
+        let names: Vec<&str> = self.features.iter().take(NAMED).map(|feature| feature.name.as_str()).collect();
+        names.join(", ") + if self.features.len() > NAMED { ", …" } else { "" }
+    }
+
     /// Holds the names of a function's arguments, where they have some, against those of the features. Names that are a
     /// number behind one word (`f0`, `Column_1`, `X2`) say nothing: the file has none then.
     ///

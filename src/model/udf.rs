@@ -131,14 +131,12 @@ struct Told {
 /// Holds a declaration against the model.
 fn check(name: &str, arguments: &[DataType], returns: &DataType, about: &About) -> Result<()> {
     if arguments.len() != about.features.len() {
-        let names: Vec<&str> = about.features.iter().map(|feature| feature.name.as_str()).take(NAMED).collect();
-        let more = if about.features.len() > NAMED { ", …" } else { "" };
         return Err(Error::invalid(format!(
-            "`{name}` is declared with {} arguments, and the model has {} features ({}{more}); declare one argument \
+            "`{name}` is declared with {} arguments, and the model has {} features ({}); declare one argument \
              for each feature, in the model's order",
             arguments.len(),
             about.features.len(),
-            names.join(", "),
+            about.feature_names(),
         )));
     }
     for (index, (argument, feature)) in arguments.iter().zip(&about.features).enumerate() {
@@ -169,9 +167,6 @@ fn check(name: &str, arguments: &[DataType], returns: &DataType, about: &About) 
         }
     }
 }
-
-/// So many features are named.
-const NAMED: usize = 20;
 
 /// Whether a model gives it.
 fn given(name: &str, part: Part, output: &Output) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The words after `LANGUAGE`: whose file a model is.
 
 use std::fmt;
+use std::path::Path;
 
 /// Whose file a model is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +33,19 @@ impl Language {
     /// That of a word, in any case.
     pub fn of(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|language| language.word().eq_ignore_ascii_case(word))
+    }
+
+    /// That of a file by its name, or of a directory.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        if path.is_dir() {
+            return Some(Self::SparkMl);
+        }
+        match path.extension()?.to_str()? {
+            "json" | "ubj" => Some(Self::Xgboost),
+            "txt" => Some(Self::LightGbm),
+            "onnx" => Some(Self::Onnx),
+            _ => None,
+        }
     }
 }
 

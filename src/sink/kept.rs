@@ -1,5 +1,7 @@
 //! What lies beside the data: files by content hash under `_flumen/`, and what the last commit says of itself.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SecondsFormat};
 use futures::TryStreamExt as _;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
@@ -21,6 +23,24 @@ pub struct LastCommit {
     pub time: String,
     /// The object `flumen` of its `commitInfo`.
     pub flumen: Value,
+}
+
+impl LastCommit {
+    /// Name and version of each lookup that it used.
+    pub fn lookups(&self) -> BTreeMap<String, String> {
+        self.named("lookups", "table", "version")
+    }
+
+    /// Name and SHA-256 of each model that it used.
+    pub fn models(&self) -> BTreeMap<String, String> {
+        self.named("models", "name", "sha256")
+    }
+
+    fn named(&self, list: &str, key: &str, value: &str) -> BTreeMap<String, String> {
+        let entries = self.flumen.get(list).and_then(Value::as_array).into_iter().flatten();
+        let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+        entries.filter_map(|entry| Some((text(entry, key)?, text(entry, value)?))).collect()
+    }
 }
 
 impl DeltaSink {

@@ -5,8 +5,8 @@ use super::node::Node;
 use super::operator::{Inputs, Operator, Work};
 use super::tensor::{Data, Tensor};
 use super::transform::{exponential, sigmoid, tanh};
-use super::{damaged, refused};
-use crate::error::{Error, Result};
+use super::{damaged, other_types, refused};
+use crate::error::Result;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Pairwise {
@@ -132,15 +132,26 @@ fn fold<'a>(pairwise: Pairwise, inputs: &Inputs<'_, 'a>, work: &mut Work) -> Res
     rest.iter().try_fold(start, |sum, tensor| pairwise.of(&sum, tensor, work))
 }
 
-fn different() -> Error {
-    damaged("it gets tensors of two types, or of one that it does not take")
+/// Two tensors that are stretched to one shape.
+struct Stretched {
+    shape: Vec<usize>,
+    count: usize,
+    /// Where the elements of each are.
+    places: [Places; 2],
+}
+
+impl Stretched {
+    fn of(left: &Tensor<'_>, right: &Tensor<'_>, work: &mut Work) -> Result<Self> {
+        let shape = common(&left.shape, &right.shape)?;
+        let count = work.take_shape(&shape)?;
+        let places = [left, right].map(|tensor| Places::of(&tensor.shape, &shape));
+        Ok(Self { shape, count, places })
+    }
 }
 
 impl Pairwise {
     fn of<'a>(self, left: &Tensor<'_>, right: &Tensor<'_>, work: &mut Work) -> Result<Tensor<'a>> {
-        let shape = common(&left.shape, &right.shape)?;
-        let count = work.take_shape(&shape)?;
-        let (at, to) = (Places::of(&left.shape, &shape), Places::of(&right.shape, &shape));
+        let Stretched { shape, count, places: [at, to] } = Stretched::of(left, right, work)?;
         macro_rules! floats {
             ($a:expr, $b:expr) => {
                 match self {
@@ -169,7 +180,7 @@ impl Pairwise {
                 Pairwise::Max => zip(a, &at, b, &to, count, |a, b| *a.max(b)),
                 Pairwise::Min => zip(a, &at, b, &to, count, |a, b| *a.min(b)),
             }),
-            _ => return Err(different()),
+            _ => return Err(other_types()),
         };
         Ok(Tensor::new(shape, data))
     }
@@ -177,14 +188,12 @@ impl Pairwise {
 
 /// The base's type is the result's. Squares and cubes are products, as in `PowImpl`.
 fn power<'a>(base: &Tensor<'_>, exponent: &Tensor<'_>, work: &mut Work) -> Result<Tensor<'a>> {
-    let shape = common(&base.shape, &exponent.shape)?;
-    let count = work.take_shape(&shape)?;
-    let (at, to) = (Places::of(&base.shape, &shape), Places::of(&exponent.shape, &shape));
+    let Stretched { shape, count, places: [at, to] } = Stretched::of(base, exponent, work)?;
     let exponents: Vec<f64> = match &exponent.data {
         Data::F32(values) => values.iter().map(|value| f64::from(*value)).collect(),
         Data::F64(values) => values.clone(),
         Data::I64(values) => values.iter().map(|value| *value as f64).collect(),
-        _ => return Err(different()),
+        _ => return Err(other_types()),
     };
     let in_f32 = matches!(exponent.data, Data::F32(_));
     let data = match &base.data {
@@ -200,16 +209,14 @@ fn power<'a>(base: &Tensor<'_>, exponent: &Tensor<'_>, work: &mut Work) -> Resul
             _ => zip(values, &at, &exponents, &to, count, |a, b| a.powf(*b)),
         }),
         Data::I64(values) => Data::I64(zip(values, &at, &exponents, &to, count, |a, b| (*a as f64).powf(*b) as i64)),
-        _ => return Err(different()),
+        _ => return Err(other_types()),
     };
     Ok(Tensor::new(shape, data))
 }
 
 impl Comparison {
     fn of<'a>(self, left: &Tensor<'_>, right: &Tensor<'_>, work: &mut Work) -> Result<Tensor<'a>> {
-        let shape = common(&left.shape, &right.shape)?;
-        let count = work.take_shape(&shape)?;
-        let (at, to) = (Places::of(&left.shape, &shape), Places::of(&right.shape, &shape));
+        let Stretched { shape, count, places: [at, to] } = Stretched::of(left, right, work)?;
         macro_rules! compared {
             ($a:expr, $b:expr) => {
                 match self {
@@ -228,7 +235,7 @@ impl Comparison {
             (Data::I64(a), Data::I64(b)) => compared!(a, b),
             (Data::Bool(a), Data::Bool(b)) if is_equal => zip(a, &at, b, &to, count, |a, b| a == b),
             (Data::Text(a), Data::Text(b)) if is_equal => zip(a, &at, b, &to, count, |a, b| a == b),
-            _ => return Err(different()),
+            _ => return Err(other_types()),
         };
         Ok(Tensor::new(shape, Data::Bool(data)))
     }
@@ -236,11 +243,9 @@ impl Comparison {
 
 impl Logic {
     fn of<'a>(self, left: &Tensor<'_>, right: &Tensor<'_>, work: &mut Work) -> Result<Tensor<'a>> {
-        let shape = common(&left.shape, &right.shape)?;
-        let count = work.take_shape(&shape)?;
-        let (at, to) = (Places::of(&left.shape, &shape), Places::of(&right.shape, &shape));
+        let Stretched { shape, count, places: [at, to] } = Stretched::of(left, right, work)?;
         let (Data::Bool(a), Data::Bool(b)) = (&left.data, &right.data) else {
-            return Err(different());
+            return Err(other_types());
         };
         let data = match self {
             Logic::And => zip(a, &at, b, &to, count, |a, b| *a && *b),
@@ -291,7 +296,7 @@ impl Function {
             (Data::I64(values), Function::Neg) => Data::I64(values.iter().map(|value| value.wrapping_neg()).collect()),
             (Data::I64(values), Function::Sign) => Data::I64(values.iter().map(|value| value.signum()).collect()),
             (Data::I64(values), Function::Relu) => Data::I64(values.iter().map(|value| *value.max(&0)).collect()),
-            _ => return Err(different()),
+            _ => return Err(other_types()),
         })
     }
 }

@@ -4,8 +4,8 @@ use super::broadcast::{Places, common, zip};
 use super::node::Node;
 use super::operator::{Inputs, Operator, Work};
 use super::tensor::{Data, Tensor};
-use super::{damaged, refused};
-use crate::error::{Error, Result};
+use super::{damaged, other_type, refused};
+use crate::error::Result;
 
 #[derive(Debug)]
 enum Choice {
@@ -32,10 +32,6 @@ pub(super) fn build(node: &Node<'_>) -> Result<Box<dyn Operator>> {
         "Clip" => Choice::Clip(node.float("min")?, node.float("max")?),
         _ => return Err(refused("it is not covered")),
     }))
-}
-
-fn other_type() -> Error {
-    damaged("it gets a tensor of a type that it does not take")
 }
 
 impl Operator for Choice {

@@ -289,11 +289,8 @@ impl Graph {
             draft.name(&tensor.name, Source::Constant(draft.constants.len()))?;
             draft.constants.push(constant(tensor)?);
         }
-        for value in &proto.input {
-            // Old files list constants among the inputs.
-            if !draft.sources.contains_key(&value.name) {
-                draft.add_input(value)?;
-            }
+        for value in proto.given() {
+            draft.add_input(value)?;
         }
         if draft.inputs.is_empty() {
             return Err(refused("it has no inputs"));
@@ -317,8 +314,7 @@ impl Graph {
     #[cfg(feature = "onnxruntime")]
     pub fn whole(proto: &GraphProto, operator: Box<dyn Operator>) -> Result<(Self, Vec<Trial>)> {
         let mut draft = Draft::default();
-        let constants: HashSet<&str> = proto.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-        for value in proto.input.iter().filter(|value| !constants.contains(value.name.as_str())) {
+        for value in proto.given() {
             draft.add_input(value)?;
         }
         let inputs: Vec<Option<Source>> = (0..draft.inputs.len()).map(|slot| Some(Source::Slot(slot))).collect();

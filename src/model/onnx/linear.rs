@@ -6,7 +6,7 @@ use super::operator::{Inputs, Operator, Work};
 use super::product::{columns_times_lines, times_lines};
 use super::tensor::{Data, Tensor};
 use super::transform::{Transform, logistic};
-use super::{damaged, refused};
+use super::{damaged, first_biggest, refused};
 use crate::error::Result;
 
 /// A line of weights and an addend for each target.
@@ -93,7 +93,7 @@ impl Operator for Classifier {
         work.take_shape(&[rows, self.labels.len()])?;
         let class = |row: &[f32]| match row {
             [sum] => usize::from(*sum > 0.0),
-            row => (1..row.len()).fold(0, |best, at| if row[at] > row[best] { at } else { best }),
+            row => first_biggest(row),
         };
         let classes: Vec<usize> = sums.chunks_exact(self.lines.targets).map(class).collect();
         if self.lines.targets == self.labels.len() {

@@ -70,6 +70,21 @@ fn damaged(what: impl Into<String>) -> Error {
     ended(what.into(), "; export the model again")
 }
 
+/// The error for a tensor of a type that an operator has nothing for.
+fn other_type() -> Error {
+    damaged("it gets a tensor of a type that it does not take")
+}
+
+/// The same for two tensors.
+fn other_types() -> Error {
+    damaged("it gets tensors of two types, or of one that it does not take")
+}
+
+/// The first of the biggest.
+fn first_biggest<T: PartialOrd>(row: &[T]) -> usize {
+    (1..row.len()).fold(0, |best, at| if row[at] > row[best] { at } else { best })
+}
+
 /// What to do with a model that is not covered.
 const ELSEWHERE: &str = "; export a model of trees or linear models, or build with the cargo feature onnxruntime";
 
@@ -278,16 +293,17 @@ fn meaning(graph: &Graph, trials: &[Trial]) -> Result<(Meaning, Output)> {
     if let Some(label) = trials.iter().position(is_label) {
         let scores: Vec<usize> = (0..trials.len()).filter(|output| is_number(&trials[*output])).collect();
         let numbered = |count: usize| (0..count).map(|class| class.to_string()).collect::<Vec<String>>();
-        let known = match graph.labels(label) {
+        let named = graph.labels(label);
+        let is_named = named.is_some();
+        let known = match named {
             // An encoder alone says nothing of classes.
             Some((_, false)) if scores.is_empty() && trials[label].kind != Kind::Text => None,
             Some((labels, _)) => Some(labels),
             None => scores.iter().map(|output| trials[*output].width).find(|width| *width > 1).map(numbered),
         };
         if let Some(known) = known {
-            let is_known = graph.labels(label).is_some();
             let are_probabilities =
-                |output: &usize| trials[*output].width == known.len() && trials[*output].are_shares(!is_known);
+                |output: &usize| trials[*output].width == known.len() && trials[*output].are_shares(!is_named);
             let probabilities = scores.into_iter().find(are_probabilities);
             // A ZipMap may name the columns in another order.
             let own = probabilities.and_then(|output| graph.labels(output)).map(|(labels, _)| labels);

@@ -5,7 +5,7 @@ use super::node::Node;
 use super::operator::{Inputs, Operator, Work};
 use super::tensor::{Data, Tensor};
 use super::transform::{fused, narrowed};
-use super::{damaged, refused};
+use super::{damaged, other_types, refused};
 use crate::error::Result;
 
 #[derive(Debug)]
@@ -122,7 +122,7 @@ fn scaled<'a>(made: Tensor<'a>, alpha: f32, beta: f32, third: Option<&Tensor<'_>
             let add = |sum: &f64, other: &f64| f64::from(alpha) * sum + f64::from(beta) * other;
             Data::F64(super::broadcast::zip(&sums, &Places::Same, third, &places, count, add))
         }
-        _ => return Err(damaged("it gets tensors of two types, or of one that it does not take")),
+        _ => return Err(other_types()),
     };
     Ok(Tensor::new(shape, data))
 }

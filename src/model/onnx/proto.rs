@@ -1,5 +1,7 @@
 //! The messages of ONNX files that are read, declared by hand after `onnx.proto`. What is left out is skipped.
 
+use std::collections::HashSet;
+
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
@@ -45,6 +47,14 @@ pub(super) struct GraphProto {
     pub output: Vec<ValueProto>,
     #[prost(bytes = "vec", repeated, tag = "15")]
     pub sparse_initializer: Vec<Vec<u8>>,
+}
+
+impl GraphProto {
+    /// What is given for each row, each name once. Old files list constants among the inputs.
+    pub fn given(&self) -> impl Iterator<Item = &ValueProto> {
+        let mut seen: HashSet<&str> = self.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+        self.input.iter().filter(move |value| seen.insert(&value.name))
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

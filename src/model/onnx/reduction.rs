@@ -6,8 +6,8 @@ use super::node::Node;
 use super::operator::{Inputs, Operator, Work};
 use super::tensor::{Data, Tensor};
 use super::transform::exponential;
-use super::{damaged, refused};
-use crate::error::{Error, Result};
+use super::{damaged, other_type, refused};
+use crate::error::Result;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
@@ -98,10 +98,6 @@ fn along_an_axis(node: &Node<'_>) -> Result<Reduction> {
         }
         _ => return Err(refused("it is not covered")),
     })
-}
-
-fn other_type() -> Error {
-    damaged("it gets a tensor of a type that it does not take")
 }
 
 impl Operator for Reduction {

@@ -38,12 +38,10 @@ impl Runtime {
     /// # Errors
     /// `Invalid` when the library is not there or refuses the model.
     pub fn new(bytes: &[u8], graph: &GraphProto) -> Result<Self> {
-        let constants: Vec<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-        let inputs = graph.input.iter().map(|value| value.name.clone());
         let session = builder()?.commit_from_memory(bytes).map_err(|error| failed("it does not load", error))?;
         Ok(Self {
             session: Mutex::new(session),
-            inputs: inputs.filter(|name| !constants.contains(&name.as_str())).collect(),
+            inputs: graph.given().map(|value| value.name.clone()).collect(),
             outputs: graph.output.iter().map(|value| value.name.clone()).collect(),
         })
     }

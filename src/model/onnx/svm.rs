@@ -6,7 +6,7 @@ use super::operator::{Inputs, Operator, Work};
 use super::product::times_lines;
 use super::tensor::Tensor;
 use super::transform::{Transform, logistic, tanh};
-use super::{damaged, refused};
+use super::{damaged, first_biggest, refused};
 use crate::error::Result;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -221,7 +221,7 @@ impl Operator for Classifier {
         match &self.decision {
             Decision::Linear(_) => {
                 for row in kernels.chunks_exact(count) {
-                    let best = (1..count).fold(0, |best, at| if row[at] > row[best] { at } else { best });
+                    let best = first_biggest(row);
                     // The second class wins in more cases (`ChooseClass`).
                     let is_second = count == 2 && row[best] > 0.0 && (!self.is_positive || row[best] >= 0.5);
                     classes.push(if is_second { 1 } else { best });
@@ -313,8 +313,7 @@ impl Pairs {
                 scratch.votes[if sum > 0.0 { first } else { second }] += 1;
             }
         }
-        let votes = &scratch.votes;
-        (1..count).fold(0, |best, class| if votes[class] > votes[best] { class } else { best })
+        first_biggest(&scratch.votes)
     }
 }
 

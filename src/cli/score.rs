@@ -1,26 +1,24 @@
 //! `flumen score`: a model over the rows of a file, without a pipeline.
 
+mod comparison;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
-use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches};
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Float64Type};
 use clap::Args;
 use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::{Expr, ScalarUDF, ident};
 use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
-use serde_json::json;
 
+use self::comparison::{Columns, Comparison};
 use super::output::{print_json, print_json_rows, print_line, print_rows, print_told};
 use super::{Format, Globals, Inputs, load};
-use crate::compare::is_near;
 use crate::error::{Error, Result};
 use crate::model::{self, Language, Model, ModelUdf, Output};
 use crate::observe::grouped;
-
-/// Rows that differ are shown, so many at most.
-const SHOWN: usize = 10;
 
 /// `flumen score MODEL --input F [--expect F]`.
 #[derive(Debug, Args)]
@@ -31,8 +29,9 @@ pub(crate) struct Score {
     /// none of the names is there, by their order
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// What the training library predicts for them, row by row, in a column `prediction`: numbers are compared with
-    /// what RETURNS DOUBLE gives, texts with the class
+    /// What the training library predicts for them, row by row. A column `prediction` of numbers is compared with what
+    /// RETURNS DOUBLE gives, of texts or of classes only with the class; `probability_0`, `values_0` and so on with
+    /// what is printed under that name
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
     /// Predictions may differ by so much, absolutely or in relation to the larger one
@@ -61,9 +60,11 @@ impl Score {
         let model = model::load("score", language, &path, None)?;
         print_told(&model.about().summary());
         let scored = score(&model, &environment.resolve(&self.input.to_string_lossy())).await?;
-        let Some(expect) = &self.expect else { return tell(&scored, globals.output) };
+        let Some(expect) = &self.expect else { return tell(&model, &scored, globals.output) };
+        let scored = flat(&scored, model.about().output.width());
         let expected = read(&context(), &environment.resolve(&expect.to_string_lossy())).await?;
-        let comparison = self.compare(&scored, expected).await?;
+        let comparison = Comparison::new(&scored, &whole(expected).await?, self.tolerance)?;
+        comparison.note.iter().for_each(|note| print_told(note));
         match globals.output {
             Format::Json => print_json(&comparison.json())?,
             Format::Text => print_line(&comparison.told()),
@@ -72,86 +73,6 @@ impl Score {
             return Ok(());
         }
         Err(Error::violated(format!("{} rows are not predicted as expected", grouped(comparison.differ))))
-    }
-
-    async fn compare(&self, scored: &RecordBatch, expected: DataFrame) -> Result<Comparison> {
-        let named = expected.select(vec![ident("prediction")]).map_err(|error| {
-            Error::invalid("--expect: the file has no column `prediction`; name it so").caused_by(error)
-        })?;
-        let expected = whole(named).await?;
-        if expected.num_rows() != scored.num_rows() {
-            return Err(Error::invalid(format!(
-                "--expect has {} rows and --input {}; they belong together row by row",
-                expected.num_rows(),
-                scored.num_rows()
-            )));
-        }
-        let expected = expected.column(0);
-        let mut comparison = Comparison { rows: scored.num_rows() as u64, ..Comparison::default() };
-        // A NaN among numbers makes texts of them all in a CSV file.
-        let strict = CastOptions { safe: false, ..CastOptions::default() };
-        if let Ok(expected) = cast_with_options(expected, &DataType::Float64, &strict) {
-            let found = cast(column(scored, "score")?, &DataType::Float64)?;
-            let expected = expected.as_primitive::<Float64Type>();
-            for row in 0..found.len() {
-                let expected = if expected.is_null(row) { f64::NAN } else { expected.value(row) };
-                comparison.number(row, found.as_primitive::<Float64Type>().value(row), expected, self.tolerance);
-            }
-            return Ok(comparison);
-        }
-        let found = cast(column(scored, "prediction")?, &DataType::Utf8)?;
-        let expected = cast(expected, &DataType::Utf8)?;
-        for (row, (found, expected)) in found.as_string::<i32>().iter().zip(expected.as_string::<i32>()).enumerate() {
-            if found != expected {
-                comparison.differs(row, found.unwrap_or("nothing"), expected.unwrap_or("nothing"));
-            }
-        }
-        Ok(comparison)
-    }
-}
-
-/// How predictions differ from what is expected.
-#[derive(Debug, Default)]
-struct Comparison {
-    rows: u64,
-    differ: u64,
-    /// The largest difference of numbers.
-    most: f64,
-    shown: Vec<String>,
-}
-
-impl Comparison {
-    fn number(&mut self, row: usize, found: f64, expected: f64, tolerance: f64) {
-        if is_near(found, expected, 0.0) {
-            return;
-        }
-        let apart = (found - expected).abs();
-        self.most = if apart.is_nan() { f64::INFINITY } else { self.most.max(apart) };
-        if !is_near(found, expected, tolerance) {
-            self.differs(row, &found.to_string(), &expected.to_string());
-        }
-    }
-
-    fn differs(&mut self, row: usize, found: &str, expected: &str) {
-        self.differ += 1;
-        if self.shown.len() < SHOWN {
-            self.shown.push(format!("row {}: {found}, expected {expected}", row + 1));
-        }
-    }
-
-    fn json(&self) -> serde_json::Value {
-        json!({ "rows": self.rows, "differ": self.differ, "largest_difference": self.most, "sample": self.shown })
-    }
-
-    fn told(&self) -> String {
-        let mut lines = vec![format!(
-            "{} rows, {} differ, largest difference {:e}",
-            grouped(self.rows),
-            grouped(self.differ),
-            self.most
-        )];
-        lines.extend(self.shown.iter().cloned());
-        lines.join("\n")
     }
 }
 
@@ -263,24 +184,14 @@ async fn score(model: &Arc<dyn Model>, input: &Path) -> Result<RecordBatch> {
     Ok(RecordBatch::from(scored.column(0).as_struct()))
 }
 
-fn column<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b ArrayRef> {
-    batch.column_by_name(name).ok_or_else(|| {
-        Error::invalid(format!("the model gives no {name}; compare it with `flumen diff` on what it gives"))
-    })
-}
-
-/// The scores as CSV, a list's numbers each in a column of its own, or a JSON object a row.
-fn tell(scored: &RecordBatch, format: Format) -> Result<()> {
-    if format == Format::Json {
-        return print_json_rows(&[scored]);
-    }
-    let mut columns: Vec<(String, ArrayRef)> = Vec::new();
+/// The columns, a list's numbers each in a column of its own.
+fn flat(scored: &RecordBatch, width: usize) -> Columns {
+    let mut columns = Columns::new();
     for (field, column) in scored.schema().fields().iter().zip(scored.columns()) {
         let Some(lists) = column.as_list_opt::<i32>() else {
             columns.push((field.name().clone(), Arc::clone(column)));
             continue;
         };
-        let width = lists.values().len().checked_div(lists.len()).unwrap_or(0);
         let values = lists.values().as_primitive::<Float64Type>();
         for index in 0..width {
             let numbers = values.values().iter().skip(index).step_by(width).copied();
@@ -288,6 +199,14 @@ fn tell(scored: &RecordBatch, format: Format) -> Result<()> {
             columns.push((format!("{}_{index}", field.name()), Arc::new(numbers)));
         }
     }
-    let flat = RecordBatch::try_from_iter(columns)?;
+    columns
+}
+
+/// The scores as CSV, or a JSON object a row.
+fn tell(model: &Arc<dyn Model>, scored: &RecordBatch, format: Format) -> Result<()> {
+    if format == Format::Json {
+        return print_json_rows(&[scored]);
+    }
+    let flat = RecordBatch::try_from_iter(flat(scored, model.about().output.width()))?;
     print_rows("CSV", |stdout| arrow::csv::Writer::new(stdout).write(&flat))
 }

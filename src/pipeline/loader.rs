@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 
 use super::day::{self, BusinessDay};
 use super::fault::{Fault, Faults};
+use super::functions::is_function;
 use super::options::Options;
 use super::planner::references;
 use super::secret::{Environment, Secret};
@@ -206,7 +207,13 @@ impl<'a> Loader<'a> {
                 Kind::Function(tree) => {
                     if let Some(name) = single(&tree.name) {
                         let place = self.source.place(name.span).unwrap_or_else(|| statement.verb(&self.source));
-                        if !self.declare(&normal(name), place, true) {
+                        let name = normal(name);
+                        if is_function(&self.state, &name) {
+                            let message = format!("there is a function `{name}` already, which every query has");
+                            self.faults
+                                .push(Fault::new(&self.source, &place, message).remedy("give the model another name"));
+                        }
+                        if !self.declare(&name, place, true) {
                             continue;
                         }
                     }

@@ -9,6 +9,7 @@ mod diagnose;
 mod elsewhere;
 mod fault;
 mod function;
+mod functions;
 mod language;
 mod loader;
 mod message_contract;

@@ -18,6 +18,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 use super::View;
 use super::diagnose;
 use super::fault::{Fault, Faults};
+use super::functions::is_function;
 use super::loader::Loader;
 use super::params::{self, ParamFault};
 use super::planner::{Catalogue, analyze, references};
@@ -30,9 +31,6 @@ use crate::contract::sql_type;
 
 /// How many faults of one query are looked for.
 const MOST: usize = 32;
-
-/// Functions that DataFusion plans without registering them.
-const BUILT_IN: [&str; 4] = ["unnest", "grouping", "struct", "exists"];
 
 /// A query that planned, perhaps with parts replaced by NULL.
 pub(super) struct Planned {
@@ -233,7 +231,7 @@ impl<'a> Resolver<'a> {
                     faults.push(fault.remedy("give one value for each feature, in the model's order"));
                     wrong.push(call.span());
                 }
-            } else if !self.is_function(&name) {
+            } else if !is_function(self.state, &name) {
                 wrong.push(call.span());
                 if self.functions.contains(&name) {
                     continue;
@@ -252,15 +250,6 @@ impl<'a> Resolver<'a> {
             blank(query, |expr| matches!(expr, Expr::Function(_)) && expr.span() == *span);
         }
         !wrong.is_empty()
-    }
-
-    fn is_function(&self, name: &str) -> bool {
-        BUILT_IN.contains(&name)
-            || self.state.scalar_functions().contains_key(name)
-            || self.state.aggregate_functions().contains_key(name)
-            || self.state.window_functions().contains_key(name)
-            || self.state.higher_order_functions().contains_key(name)
-            || self.state.table_functions().contains_key(name)
     }
 
     fn function_names(&self) -> BTreeSet<String> {

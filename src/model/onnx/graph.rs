@@ -251,7 +251,7 @@ impl Input {
                     return Err(Error::violated(format!(
                         "row {} has {} in column {} of input {}, which takes whole numbers up to 2^53; fill it in, or \
                          round it",
-                        first + row,
+                        first + row + 1,
                         column[row],
                         at,
                         self.name

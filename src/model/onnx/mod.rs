@@ -20,6 +20,7 @@ mod operator;
 mod product;
 mod proto;
 mod reduction;
+mod rows;
 #[cfg(feature = "onnxruntime")]
 mod runtime;
 mod shape;
@@ -238,7 +239,9 @@ pub(super) fn parse(bytes: &[u8], sha256: String) -> Result<OnnxModel> {
     let (result, output) = meaning(&graph, &trials)?;
     let kind = kind(&model) + if graph.is_run_whole() { ", by ONNX Runtime" } else { "" };
     let about = About { sha256, kind, objective, trees: graph.trees(), features: graph.features(), output };
-    Ok(OnnxModel { about, graph, result })
+    let model = OnnxModel { about, graph, result };
+    rows::check_alone(&model)?;
+    Ok(model)
 }
 
 /// What evaluates a graph: our own operators, or where they do not cover it ONNX Runtime.
@@ -553,6 +556,16 @@ mod tests {
         alpha.attribute.push(proto::AttributeProto { name: "alpha".to_owned(), kind: 1, ..Default::default() });
         let alpha = fault(&model(vec![alpha], vec![], &["Y"]));
         is(alpha, "node 0, operator Neg: attribute alpha is not covered");
+    }
+
+    #[test]
+    fn a_graph_whose_rows_depend_on_each_other_is_refused() {
+        let axes = TensorProto { name: "axes".to_owned(), dims: vec![1], data_type: 7, ..Default::default() };
+        let axes = |axis| vec![TensorProto { int64_data: vec![axis], ..axes.clone() }];
+        let nodes = vec![node("ReduceMax", &["X", "axes"], "most"), node("Sub", &["X", "most"], "Y")];
+        let message = fault(&model(nodes.clone(), axes(0), &["Y"]));
+        assert!(message.starts_with("what it says of a row depends on the rows beside it: "), "{message}");
+        parse(&model(nodes, axes(1), &["Y"]), String::new()).unwrap();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! commit as the rows, so there is no second store that could disagree.
 
 pub mod app_id;
+mod changes;
 mod checkpoint;
 mod column_type;
 mod commit;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
 pub use app_id::{GONE, Owner, Position, hash63, topic_hash};
+pub use changes::{Change, ChangedFile, Changes, EntryMark, FileRows, TableShape};
 pub use commit::{CommitRetries, Committed, SinkCommit};
 pub use create::Created;
 pub use deltalake::kernel::{Add, Remove};

@@ -1,0 +1,6 @@
+//! The encoder against `prost-reflect`: random types and values, and each type by hand.
+
+mod columns;
+mod known;
+mod random;
+mod round_trip;

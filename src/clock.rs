@@ -57,6 +57,11 @@ impl SetClock {
     pub fn set(&self, time: DateTime<Utc>) {
         *self.0.lock() = time;
     }
+
+    /// It is `by` later from here on.
+    pub fn advance(&self, by: Duration) {
+        *self.0.lock() += by;
+    }
 }
 
 impl Clock for SetClock {

@@ -28,9 +28,11 @@ pub mod close;
 pub mod compare;
 pub mod contract;
 pub mod engine;
+pub mod gateway;
 pub mod record;
 pub mod replay;
 pub mod sink;
+pub mod subscribe;
 
 // What all of it stands on.
 pub mod clock;

@@ -1,11 +1,14 @@
 //! `flumen check`: every fault of every file at once, without any network.
 
+mod rules;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
+use self::rules::Tablebook;
 use super::output::{print_json, print_line, print_told};
 use super::{Format, Globals, Inputs, load};
 use crate::error::{Error, Result};
@@ -15,7 +18,7 @@ use crate::schema::{Change, Descriptors, MessageShape, changes};
 /// `flumen check FILE…`.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// Pipeline files
+    /// Pipeline files, and .proto files with the options of flumen/v1/gateway.proto
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Compare the messages of the topics with an older version: a .proto file, or a descriptor set (.binpb)
@@ -30,7 +33,10 @@ impl Check {
         let environment = load::environment(&load::root(globals)?, &self.inputs);
         let old = self.against.as_ref().map(|old| Old::read(&environment, old)).transpose()?;
         let (mut errors, mut warnings, mut breaking) = (0, 0, 0);
-        for file in &self.files {
+        let mut tables = Tablebook::default();
+        let (messages, pipelines): (Vec<&PathBuf>, Vec<&PathBuf>) =
+            self.files.iter().partition(|file| rules::is_proto(file));
+        for file in pipelines {
             let loaded = load::load(&environment, file).await?;
             let faults: Vec<&Fault> = match &loaded {
                 Ok(pipeline) => pipeline.warnings.iter().collect(),
@@ -49,6 +55,12 @@ impl Check {
             if let (Ok(pipeline), Some(old)) = (&loaded, &old) {
                 breaking += old.compare(pipeline, globals.output)?;
             }
+            if let Ok(pipeline) = &loaded {
+                tables.note(pipeline);
+            }
+        }
+        for file in messages {
+            errors += rules::check(&environment, file, &tables, globals.output)?;
         }
         if errors > 0 {
             return Err(Error::invalid(format!(

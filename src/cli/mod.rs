@@ -7,6 +7,7 @@ mod demo;
 mod diff;
 mod difference;
 mod explain;
+mod gateway;
 mod load;
 mod maintain;
 mod output;
@@ -108,6 +109,8 @@ enum Verb {
     Diff(diff::Diff),
     /// A model over the rows of a file, compared with what its training library predicts
     Score(score::Score),
+    /// gRPC in and out: messages validated, stamped and published to Kafka, rows of tables streamed back
+    Gateway(Box<gateway::GatewayVerb>),
     /// Look at records that could not be decoded, and decode them again
     DeadLetters(dead_letters::DeadLetters),
     /// Compact small files, write checkpoints, clean logs up, vacuum
@@ -151,6 +154,7 @@ fn run() -> Result<()> {
             Verb::Close(verb) => verb.run(&cli.globals).await,
             Verb::Diff(verb) => verb.run(&cli.globals).await,
             Verb::Score(verb) => verb.run(&cli.globals).await,
+            Verb::Gateway(verb) => verb.run(&cli.globals).await,
             Verb::DeadLetters(verb) => verb.run(&cli.globals).await,
             Verb::Maintain(verb) => verb.run(&cli.globals).await,
         }

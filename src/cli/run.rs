@@ -52,8 +52,9 @@ pub(crate) async fn stop_on_signals(stopper: Stopper) -> Result<()> {
     Err(Error::unavailable("stopped at once by a second signal; running it again is safe"))
 }
 
+/// Waits for SIGTERM or Ctrl-C.
 #[cfg(unix)]
-async fn signal() -> Result<()> {
+pub(super) async fn signal() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| signal(kind).map_err(|e| Error::unavailable(format!("cannot listen for signals: {e}")));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
@@ -64,7 +65,8 @@ async fn signal() -> Result<()> {
     Ok(())
 }
 
+/// Waits for Ctrl-C.
 #[cfg(not(unix))]
-async fn signal() -> Result<()> {
+pub(super) async fn signal() -> Result<()> {
     tokio::signal::ctrl_c().await.map_err(|e| Error::unavailable(format!("cannot listen for Ctrl-C: {e}")))
 }

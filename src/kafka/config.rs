@@ -131,6 +131,20 @@ const READER: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", "8192"),
 ];
 
+/// Settings of a producer. The partition of a key is the one that Java's clients choose. Records that come together
+/// wait for each other, but not so long that somebody notices.
+const PRODUCER: &[(&str, &str)] = &[
+    ("linger.ms", "0.5"),
+    ("compression.codec", "lz4"),
+    ("partitioner", "murmur2_random"),
+    ("message.timeout.ms", "120000"),
+    ("queue.buffering.max.messages", "1000000"),
+    ("message.max.bytes", "16777216"),
+];
+
+/// Settings of a producer that nobody may change: each record once, in order, on all replicas that are in sync.
+const ONCE: &[(&str, &str)] = &[("enable.idempotence", "true"), ("acks", "all")];
+
 /// Settings of a reader that nobody may change (see [`REFUSED`]).
 const FIXED: &[(&str, &str)] = &[
     ("auto.offset.reset", "error"),
@@ -238,6 +252,21 @@ impl KafkaConfig {
             config.set("group.id", DEFAULT_GROUP);
         }
         for (name, value) in FIXED {
+            config.set(*name, *value);
+        }
+        config
+    }
+
+    /// The configuration of a client that publishes records.
+    pub fn producer(&self) -> ClientConfig {
+        let mut config = self.with_defaults(ALWAYS);
+        config.remove("group.id").remove("isolation.level");
+        for (name, value) in PRODUCER {
+            if !self.is_set(name) {
+                config.set(*name, *value);
+            }
+        }
+        for (name, value) in ONCE {
             config.set(*name, *value);
         }
         config

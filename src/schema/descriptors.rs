@@ -118,6 +118,11 @@ impl Descriptors {
         names
     }
 
+    /// All that the files declare.
+    pub fn pool(&self) -> &DescriptorPool {
+        &self.inner.pool
+    }
+
     /// The `FileDescriptorSet`: the same bytes for the same files.
     pub fn encoded(&self) -> &[u8] {
         &self.inner.encoded

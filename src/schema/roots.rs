@@ -149,10 +149,7 @@ impl Resolver {
 impl FileResolver for Resolver {
     fn open_file(&self, name: &str) -> Result<File, Compilation> {
         let Some(path) = self.roots.find(name) else {
-            return match built_in(name) {
-                Some(text) => File::from_source(name, text),
-                None => self.well_known.open_file(name),
-            };
+            return built_in(name).unwrap_or_else(|| self.well_known.open_file(name));
         };
         let mut seen = self.seen.borrow_mut();
         seen.paths.insert(name.to_owned(), path.clone());

@@ -25,9 +25,9 @@ impl Texts {
 
 impl FileResolver for Texts {
     fn open_file(&self, name: &str) -> Result<File, Compilation> {
-        match self.texts.get(name).map(String::as_str).or_else(|| built_in(name)) {
+        match self.texts.get(name) {
             Some(text) => self.seen.borrow_mut().file(name, text),
-            None => self.well_known.open_file(name),
+            None => built_in(name).unwrap_or_else(|| self.well_known.open_file(name)),
         }
     }
 }

@@ -23,6 +23,7 @@ mod exactly_once;
 mod faults;
 mod faulty_proxy;
 mod fencing;
+mod gateway;
 mod log_conformance;
 mod lookups;
 mod main_job;

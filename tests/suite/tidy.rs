@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 9] = [
     &["kafka", "storage", "schema", "contract", "content"],
     &["pipeline"],
     &["source", "decode", "model", "lookup", "registry", "state", "sink"],
-    &["engine", "compare"],
+    &["engine", "compare", "subscribe"],
     &["gateway", "record", "replay", "cases", "close", "console"],
     &["cli"],
     &["main"],

@@ -1,6 +1,7 @@
 //! `flumen demo`: the whole architecture on one machine with nothing installed.
 
 mod calls;
+mod client;
 mod cluster;
 mod impressions;
 mod publish;
@@ -13,7 +14,7 @@ use include_dir::{Dir, include_dir};
 use tokio::sync::watch;
 
 use super::output::{Printer, print_line};
-use super::{Format, Globals, Inputs, load, run, table};
+use super::{Format, Globals, Inputs, gateway, load, run, table};
 use crate::clock::Stopwatch;
 use crate::engine::{self, QuerySession, RunOptions, SessionParts};
 use crate::error::{Error, Result};
@@ -30,6 +31,9 @@ const TOPIC: &str = "ad-impressions";
 const PARTITIONS: i32 = 2;
 const FILE: &str = "queries/score_impressions.sql";
 const SINK: &str = "scored_impressions";
+const MESSAGES: &str = "proto/ads/v1/ads.proto";
+/// The scores that the client shows, where there are so many.
+const SCORES: usize = 3;
 
 const CALLS: &str = "call-summaries";
 
@@ -90,9 +94,16 @@ impl Demo {
         environment.variables.insert("KAFKA_BROKERS".into(), cluster.brokers().to_owned());
         environment.settings.push(("flumen.trigger".into(), "0 seconds".into()));
         let pipeline = load::pipeline(&environment, Path::new(FILE)).await?;
-        say(format!("Publishing {} ad impressions while {FILE} runs on them, unchanged\n", grouped(self.records)));
+        let descriptors = gateway::descriptors(&environment, &[PathBuf::from(MESSAGES)], &[])?;
+        let locate = |table: &str| gateway::located(&environment, table);
+        let gateway = client::Gateway::start(cluster.brokers(), descriptors, locate).await?;
+        say(format!("A gateway in this process: {}, with the methods of {MESSAGES}", gateway.address));
+        say(format!(
+            "Sending {} ad impressions through it while {FILE} runs on them, unchanged\n",
+            grouped(self.records)
+        ));
         let watch = Stopwatch::start();
-        let totals = self.stream(globals, &pipeline, cluster.brokers()).await?;
+        let (totals, scores) = self.stream(globals, &pipeline, &gateway).await?;
         let seconds = watch.elapsed().as_secs_f64();
         say(format!(
             "\n{} records read, {} rows written in {seconds:.2} s: {} records/s, each exactly once\n",
@@ -100,7 +111,11 @@ impl Demo {
             grouped(totals.1),
             grouped((totals.0 as f64 / seconds.max(1e-3)) as u64)
         ));
+        gateway.end().await?;
         if globals.output == Format::Text {
+            print_line("The first scores that came back to the client, by ads.v1.ClickTrackService/Scores:");
+            scores.iter().for_each(|score| print_line(&format!("  {score}")));
+            print_line("");
             show(&pipeline, &root).await?;
         }
         Ok(())
@@ -134,21 +149,26 @@ impl Demo {
         Ok(())
     }
 
-    /// Publishes and runs at the same time until every record is in the table; records read and rows written.
-    async fn stream(&self, globals: &Globals, pipeline: &Arc<Pipeline>, brokers: &str) -> Result<(u64, u64)> {
+    /// Sends impressions and runs at the same time until every record is in the table; records read and rows written,
+    /// and the first scores.
+    async fn stream(
+        &self,
+        globals: &Globals,
+        pipeline: &Arc<Pipeline>,
+        gateway: &client::Gateway,
+    ) -> Result<((u64, u64), Vec<String>)> {
         let (sender, mut receiver) = watch::channel((0u64, 0u64));
         let observer = Arc::new(Following { printer: Printer::new(globals.output), done: sender });
         let (stopper, stop) = engine::stopper();
         let deps =
             load::deps(pipeline, Arc::clone(&observer) as Arc<dyn Observer>, Some(pipeline.settings.broker_timeout))?;
-        let impressions = Impressions::new(self.records, None);
-        let publisher =
-            Publisher::new(brokers, TOPIC, self.records, Box::new(impressions), Pace::Reader(receiver.clone()))?;
-        let publishing = tokio::task::spawn_blocking(move || publisher.publish());
+        let impressions = Box::new(Impressions::new(self.records, None));
         let all = self.records;
+        let scores = tokio::spawn(gateway.client()?.scores(SCORES));
+        let publishing = gateway.client()?.publish(all, impressions, receiver.clone());
         let until_all_read = async {
-            let counts = publishing.await.map_err(|e| Error::unavailable(format!("the publisher failed: {e}")))??;
-            debug_assert_eq!(counts.records, all);
+            let acknowledged = publishing.await?;
+            debug_assert_eq!(acknowledged, all);
             if receiver.wait_for(|(read, _)| *read >= all).await.is_err() {
                 return Err(Error::unavailable("the run ended before every record was read"));
             }
@@ -168,7 +188,12 @@ impl Demo {
         observer.printer.finish();
         result?;
         let totals = *observer.done.borrow();
-        Ok(totals)
+        if totals.1 < SCORES as u64 {
+            scores.abort();
+            return Ok((totals, Vec::new()));
+        }
+        let scores = scores.await.map_err(|error| Error::unavailable(format!("the client failed: {error}")))??;
+        Ok((totals, scores))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Publishes made-up records, never further ahead of the reader than the broker keeps.
+//! Publishes made-up records to a broker, without the gateway.
 
 use std::time::Duration;
 
@@ -10,15 +10,10 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
-use tokio::sync::watch;
 
 use super::cluster::producer_config;
 use crate::clock::{Clock, Stopwatch, SystemClock};
 use crate::error::{Error, Result};
-
-/// Records that may be published and not yet read. The broker in this process keeps 5 MiB a partition; a record takes
-/// at most 250 bytes, so even if all of these went to one partition nothing would be dropped.
-const AHEAD: u64 = 15_000;
 
 /// Hears what became of each record: the first failure is kept.
 #[derive(Default)]
@@ -68,8 +63,6 @@ pub(crate) struct Publisher {
 pub(crate) enum Pace {
     /// As fast as the broker takes them.
     Unbound,
-    /// Not further ahead of a reader than the broker keeps: records read and rows written so far.
-    Reader(watch::Receiver<(u64, u64)>),
     /// So many records a second; each is stamped with the time at which it is published.
     Rate(u32),
 }
@@ -162,15 +155,6 @@ impl Publisher {
                     std::thread::sleep(TICK);
                 }
                 Ok(Some(SystemClock.now()))
-            }
-            Pace::Reader(read) if published < read.borrow().0 + AHEAD => Ok(None),
-            Pace::Reader(read) => {
-                self.flush()?;
-                let mut read = read.clone();
-                match futures::executor::block_on(read.wait_for(|(done, _)| published < done + AHEAD / 2)) {
-                    Ok(_) => Ok(None),
-                    Err(_) => Err(Error::unavailable("the run ended while records were still being published")),
-                }
             }
         }
     }

@@ -1,0 +1,13 @@
+//! The gateway through its port. Everything listens on loopback, and ends with its test.
+
+mod bad_input;
+mod certificates;
+mod circle;
+mod harness;
+mod http2;
+mod operations;
+mod publishing;
+mod rows;
+mod security;
+mod streams;
+mod web;

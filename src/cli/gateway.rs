@@ -13,8 +13,8 @@ use super::{Globals, Inputs, load, pair, run};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::gateway::{
-    self, GatewayPlan, IdempotencyOptions, KafkaPublisher, LimitOptions, MetricsPage, QueueOptions, RuleFault, Server,
-    ServerOptions, Services, Subscriber, Tables, TlsOptions,
+    self, GatewayPlan, IdempotencyOptions, KafkaPublisher, LimitOptions, MetricsPage, QueueOptions, Recalling,
+    RuleFault, Server, ServerOptions, Services, Subscriber, Tables, TlsOptions,
 };
 use crate::kafka::KafkaConfig;
 use crate::observe::grouped;
@@ -153,12 +153,12 @@ impl GatewayVerb {
         let tables = Tables::open(&plan, |table| located(&environment, table), &storage, &self.limits.hub())?;
         let tables = Arc::new(tables);
         let services = Services {
-            publisher: self.publisher(&plan)?,
+            publisher: self.publisher(&plan, &environment)?,
             subscriber: Some(Arc::clone(&tables) as Arc<dyn Subscriber>),
             clock: clock::system(),
         };
         let server = Server::bind(self.options(&environment), &plan, descriptors.pool(), services).await?;
-        self.recall(&server, &plan).await?;
+        let recalling = self.recall(server.recalling(), &plan, &environment);
         let counted = server.metrics();
         let page = match self.metrics {
             Some(address) => {
@@ -173,35 +173,42 @@ impl GatewayVerb {
         let result = tokio::select! {
             result = ended => result,
             killed = second_signal() => killed,
+            // It ends only when it fails.
+            Err(error) = recalling => Err(error),
         };
         page.iter().for_each(tokio::task::JoinHandle::abort);
         result
     }
 
     /// Learns the keys of what was published before.
-    async fn recall(&self, server: &Server, plan: &GatewayPlan) -> Result<()> {
-        let Some(brokers) = &self.brokers else { return Ok(()) };
+    async fn recall(&self, recalling: Recalling, plan: &GatewayPlan, environment: &Environment) -> Result<()> {
         let topics: BTreeSet<String> =
             plan.methods.iter().filter_map(|method| method.publish().map(|publish| publish.topic.clone())).collect();
         let topics: Vec<String> = topics.into_iter().collect();
-        let since = clock::system().now() - self.limits.idempotency_window;
-        let known = gateway::recall(&self.kafka(brokers)?, &topics, since, BROKERS_PATIENCE).await?;
-        match server.recall(known) {
+        let known = match &self.brokers {
+            Some(brokers) if !topics.is_empty() => {
+                let since = clock::system().now() - self.limits.idempotency_window;
+                gateway::recall(&self.kafka(brokers, environment)?, &topics, since, BROKERS_PATIENCE).await?
+            }
+            _ => Vec::new(),
+        };
+        match recalling.is(known) {
             0 => {}
             keys => print_told(&format!("gateway: knows {} idempotency keys of before", grouped(keys as u64))),
         }
         Ok(())
     }
 
-    fn kafka(&self, brokers: &str) -> Result<KafkaConfig> {
-        let properties: BTreeMap<String, String> = self.kafka.iter().cloned().collect();
-        KafkaConfig::new(brokers, &properties)
+    fn kafka(&self, brokers: &str, environment: &Environment) -> Result<KafkaConfig> {
+        let filled = self.kafka.iter().map(|(name, value)| Ok((name.clone(), environment.fill(value)?)));
+        let properties: BTreeMap<String, String> = filled.collect::<Result<_>>()?;
+        KafkaConfig::for_producer(&environment.fill(brokers)?, &properties)
     }
 
-    fn publisher(&self, plan: &GatewayPlan) -> Result<Arc<dyn gateway::Publisher>> {
+    fn publisher(&self, plan: &GatewayPlan, environment: &Environment) -> Result<Arc<dyn gateway::Publisher>> {
         let publishes = plan.methods.iter().find(|method| method.publish().is_some());
         match (&self.brokers, publishes) {
-            (Some(brokers), _) => Ok(Arc::new(KafkaPublisher::new(self.kafka(brokers)?)?)),
+            (Some(brokers), _) => Ok(Arc::new(KafkaPublisher::new(self.kafka(brokers, environment)?)?)),
             (None, None) => Ok(Arc::new(gateway::NoPublisher)),
             (None, Some(method)) => Err(Error::invalid(format!(
                 "{} publishes to Kafka and no brokers are named; say --brokers HOST:PORT",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderMap;
 use tonic::Code;
@@ -9,6 +10,9 @@ use tonic::Code;
 use super::activity::ConnectionInfo;
 use super::metrics::Metrics;
 use crate::clock::Stopwatch;
+
+/// A call that is cancelled later than this is no attack.
+const PATIENT: Duration = Duration::from_secs(1);
 
 /// So many characters of a path that is not known are logged.
 const MAX_PATH: usize = 200;
@@ -78,6 +82,8 @@ impl Drop for CallRecord {
     fn drop(&mut self) {
         match self.code {
             Some(_) => self.connection.activity.call_ended(),
+            // A subscription ends so, and a call whose client had no more patience.
+            None if self.watch.elapsed() >= PATIENT => self.connection.activity.call_ended(),
             None => self.connection.activity.call_cancelled(),
         }
         let code = self.code.unwrap_or(Code::Cancelled);

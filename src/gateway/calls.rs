@@ -19,8 +19,11 @@ use super::publishing::{Publishing, Submitted, is_about_the_message, shorter};
 use super::rules::SubscribePlan;
 use super::status;
 use super::subscriber::{Rows, Subscriber, Subscription, Tracked, Wants};
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::subscribe::Followed;
+
+/// How long rows have for ending by themselves when the gateway shuts down.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// What a call answers.
 pub(super) type Answers = BoxStream<'static, Result<Bytes, Status>>;
@@ -211,7 +214,7 @@ pub(super) async fn rows(
     bounds: Bounds,
     caller: Caller,
 ) -> Result<Answers, Status> {
-    let deadline = caller.deadline;
+    let (deadline, watch) = (caller.deadline, Stopwatch::start());
     let opened = async {
         let message = only(messages).await?;
         request(&message)?;
@@ -221,8 +224,10 @@ pub(super) async fn rows(
     let within = shorter(deadline, bounds.longest);
     let rows = tokio::time::timeout(within, opened).await.unwrap_or_else(|_| Err(status::too_late()))?;
     let drained = bounds.drain.signal();
-    let rows = ended_by(rows, drained.map(|()| status::reconnect()).boxed());
-    Ok(ended_by(rows, late(deadline)))
+    // The rows end by themselves then, with the place where the client goes on.
+    let over = drained.then(|()| tokio::time::sleep(DRAIN_GRACE)).map(|()| status::reconnect());
+    let rows = ended_by(rows, over.boxed());
+    Ok(ended_by(rows, late(left(deadline, &watch))))
 }
 
 /// Many messages in, rows out.
@@ -234,7 +239,7 @@ pub(super) async fn track(
     bounds: Bounds,
     mut caller: Caller,
 ) -> Result<Answers, Status> {
-    let deadline = caller.deadline;
+    let (deadline, watch) = (caller.deadline, Stopwatch::start());
     let keys = Arc::new(Followed::default());
     caller.follows = Some(Arc::clone(&keys));
     let tracked = Tracked { request_id: Arc::clone(&caller.request_id), keys, start: caller.start.clone() };
@@ -247,8 +252,9 @@ pub(super) async fn track(
     // A message that is refused ends the call.
     let failures = results.filter_map(async |result| result.err().map(Err));
     // Also a client that sends no more is told to reconnect.
-    let failures = failures.chain(stream::once(drained.map(|()| Err(status::reconnect()))));
-    Ok(ended_by(failures_first(failures.boxed(), rows), late(deadline)))
+    let over = drained.then(|()| tokio::time::sleep(DRAIN_GRACE)).map(|()| Err(status::reconnect()));
+    let failures = failures.chain(stream::once(over));
+    Ok(ended_by(failures_first(failures.boxed(), rows), late(left(deadline, &watch))))
 }
 
 /// The rows, until they end or there is a failure.
@@ -264,6 +270,11 @@ fn failures_first(mut failures: Answers, mut rows: Rows) -> Rows {
         rows.poll_next_unpin(context)
     })
     .boxed()
+}
+
+/// What is left of a deadline.
+fn left(deadline: Option<Duration>, watch: &Stopwatch) -> Option<Duration> {
+    deadline.map(|deadline| deadline.saturating_sub(watch.elapsed()))
 }
 
 /// When the deadline is over, with the status for it.

@@ -28,6 +28,9 @@ const PREFACE: usize = 24;
 /// The window that each HTTP/2 connection has from the start: it cannot be smaller.
 const FIRST_WINDOW: u32 = 65_535;
 
+/// So many streams that are not read fill the window of their connection: fewer do not hold up the others.
+const STREAMS_TO_FILL: u32 = 8;
+
 /// The largest window that HTTP/2 has.
 const LARGEST_WINDOW: u32 = i32::MAX as u32;
 
@@ -60,7 +63,7 @@ pub(super) fn protocol(limits: &LimitOptions) -> Builder<TokioExecutor> {
         .max_header_list_size(limits.header_bytes)
         .max_pending_accept_reset_streams(limits.resets)
         .max_local_error_reset_streams(limits.local_resets)
-        .initial_stream_window_size(limits.window_bytes.min(LARGEST_WINDOW))
+        .initial_stream_window_size((limits.window_bytes / STREAMS_TO_FILL).clamp(FIRST_WINDOW, LARGEST_WINDOW))
         .initial_connection_window_size(limits.window_bytes.clamp(FIRST_WINDOW, LARGEST_WINDOW))
         .keep_alive_interval(limits.keep_alive)
         .keep_alive_timeout(limits.keep_alive_answer);

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +34,9 @@ impl Default for IdempotencyOptions {
     }
 }
 
+/// So many places of keys that were given up do no harm.
+const SPARE: usize = 1000;
+
 /// What is known of a record.
 pub(super) type Outcome = Result<Placed, PublishError>;
 
@@ -44,6 +48,20 @@ pub(super) struct Idempotency {
     clock: Arc<dyn Clock>,
     options: IdempotencyOptions,
     known: Mutex<Known>,
+    /// It is not known yet what was published before.
+    is_waiting: AtomicBool,
+}
+
+/// What was published before this process is still to be told.
+#[derive(Debug)]
+pub struct Recalling(pub(super) Arc<Idempotency>);
+
+impl Recalling {
+    /// It is this; how many keys are remembered now.
+    pub fn is(self, remembered: Vec<Remembered>) -> usize {
+        self.0.recall(remembered);
+        self.0.length()
+    }
 }
 
 #[derive(Default)]
@@ -70,6 +88,8 @@ pub(super) enum Claim {
     Differs,
     /// Nothing more can be remembered.
     Full,
+    /// It is not known yet what was published before.
+    NotYet,
 }
 
 /// What the record of a key says of it.
@@ -104,11 +124,14 @@ pub(super) struct Repeat(watch::Receiver<Option<Outcome>>);
 
 impl Idempotency {
     pub(super) fn new(clock: Arc<dyn Clock>, options: IdempotencyOptions) -> Self {
-        Self { clock, options, known: Mutex::default() }
+        Self { clock, options, known: Mutex::default(), is_waiting: AtomicBool::new(false) }
     }
 
     /// Claims `key`, as one that `principal` uses for `method`, for the message `payload`.
     pub(super) fn claim(self: &Arc<Self>, scope: [&str; 3], index: Option<u64>, payload: &[u8]) -> Claim {
+        if self.is_waiting.load(Ordering::Acquire) {
+            return Claim::NotYet;
+        }
         let key = hash_of(scope, index);
         let payload: Hash = Sha256::digest(payload).into();
         let now = self.clock.now();
@@ -123,21 +146,30 @@ impl Idempotency {
         let (sender, outcome) = watch::channel(None);
         known.entries.insert(key, Entry { payload, since: now, outcome });
         known.order.push_back((now, key));
+        known.shorten();
         Claim::First(Turn { idempotency: Arc::clone(self), key, payload, outcome: sender, is_done: false })
     }
 
-    /// Remembers what was published before. Of a key that was published twice the first record counts.
-    pub(super) fn recall(&self, mut remembered: Vec<Remembered>) {
+    /// Nothing is claimed until [`Recalling::is`] says what was published before.
+    pub(super) fn wait(&self) {
+        self.is_waiting.store(true, Ordering::Release);
+    }
+
+    /// Remembers what was published before. Of a key that was published twice the first record counts. All of them are
+    /// remembered, also beyond the bound: a key that is forgotten would be published again.
+    fn recall(&self, mut remembered: Vec<Remembered>) {
         remembered.sort_by_key(|of| of.at);
         let mut known = self.known.lock();
         for Remembered { key, payload, placed, at } in remembered {
-            if known.entries.len() >= self.options.keys || known.entries.contains_key(&key) {
+            if known.entries.contains_key(&key) {
                 continue;
             }
             let (_, outcome) = watch::channel(Some(Ok(placed)));
             known.entries.insert(key, Entry { payload, since: at, outcome });
             known.order.push_back((at, key));
         }
+        drop(known);
+        self.is_waiting.store(false, Ordering::Release);
     }
 
     /// How many keys are remembered.
@@ -153,6 +185,14 @@ impl fmt::Debug for Idempotency {
 }
 
 impl Known {
+    /// Forgets the places of keys that were given up, when there are many of them.
+    fn shorten(&mut self) {
+        let Self { entries, order } = self;
+        if order.len() > 2 * entries.len() + SPARE {
+            order.retain(|(since, key)| entries.get(key).is_some_and(|entry| entry.since == *since));
+        }
+    }
+
     fn forget_before(&mut self, now: DateTime<Utc>, window: Duration) {
         while let Some((since, key)) = self.order.front().copied() {
             let is_over = (now - since).to_std().is_ok_and(|age| age >= window);

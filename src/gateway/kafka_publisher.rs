@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::publish::{Placed, PublishError, PublishErrorKind, Publisher, Record};
 use crate::error::Result;
 use crate::kafka::KafkaConfig;
+use crate::source::kafka::may_be_there;
 
 /// How long the end of the process waits for what is under way: the gateway has drained before.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -50,7 +51,7 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, told: Box<Told>) {
         let outcome = match result {
             Ok(message) => Ok(Placed { partition: message.partition(), offset: message.offset() }),
-            Err((error, message)) => Err(failure(message.topic(), error)),
+            Err((error, message)) => Err(failure(message.topic(), error, may_be_there(message))),
         };
         // Nobody waits any more: the record is where it is.
         drop(told.send(outcome));
@@ -93,7 +94,7 @@ impl KafkaPublisher {
             });
             message = message.headers(with);
         }
-        producer.send(message).map_err(|(error, _)| failure(&topic, &error))
+        producer.send(message).map_err(|(error, _)| failure(&topic, &error, false))
     }
 }
 
@@ -102,26 +103,29 @@ fn producer(config: &KafkaConfig) -> Result<ThreadedProducer<Deliveries>> {
 }
 
 /// What is known of a record that was not acknowledged.
-fn failure(topic: &str, error: &KafkaError) -> PublishError {
+fn failure(topic: &str, error: &KafkaError, may_be_there: bool) -> PublishError {
     let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-    let (kind, message) = match code {
+    let (is_refused, message) = match code {
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
-            (PublishErrorKind::Refused, format!("topic {topic} takes no record of this size; send a smaller message"))
+            (true, format!("topic {topic} takes no record of this size; send a smaller message"))
         }
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            (PublishErrorKind::Refused, format!("the gateway may not write to topic {topic}; allow it to"))
+            (true, format!("the gateway may not write to topic {topic}; allow it to"))
         }
         Code::PolicyViolation | Code::InvalidRecord | Code::InvalidTopic | Code::InvalidTimestamp => {
-            (PublishErrorKind::Refused, format!("topic {topic} refuses the record: {code}"))
+            (true, format!("topic {topic} refuses the record: {code}"))
         }
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
-            (PublishErrorKind::Away, format!("there is no topic {topic}; create it"))
+            (false, format!("there is no topic {topic}; create it"))
         }
-        Code::QueueFull => (PublishErrorKind::Away, "the gateway's queue to the brokers is full".to_owned()),
-        Code::MessageTimedOut => {
-            (PublishErrorKind::Uncertain, format!("the brokers of topic {topic} have not answered in time"))
-        }
-        code => (PublishErrorKind::Uncertain, format!("topic {topic}: {code}")),
+        Code::QueueFull => (false, "the gateway's queue to the brokers is full".to_owned()),
+        Code::MessageTimedOut => (false, format!("the brokers of topic {topic} have not answered in time")),
+        code => (false, format!("topic {topic}: {code}")),
+    };
+    let kind = match (may_be_there, is_refused) {
+        (true, _) => PublishErrorKind::Uncertain,
+        (false, true) => PublishErrorKind::Refused,
+        (false, false) => PublishErrorKind::Away,
     };
     PublishError { kind, message }
 }

@@ -41,7 +41,7 @@ mod watched_files;
 mod wire;
 
 pub use codec::RawCodec;
-pub use idempotency::{IdempotencyOptions, Remembered};
+pub use idempotency::{IdempotencyOptions, Recalling, Remembered};
 pub use kafka_publisher::KafkaPublisher;
 pub use key::Key;
 pub use limits::LimitOptions;

@@ -95,7 +95,7 @@ impl Access {
                     credentials.by_token(&hash).ok_or_else(|| Status::unauthenticated("the token is unknown"))?;
                 known.clone()
             }
-            (_, Some(subject)) if credentials.subjects.is_empty() => {
+            (_, Some(subject)) if self.credentials.is_none() => {
                 Known { name: Arc::clone(subject), methods: vec!["*".to_owned()] }
             }
             (_, Some(subject)) => {
@@ -185,8 +185,10 @@ impl Credentials {
         let what = what.join(" ");
         let methods: Vec<String> = methods.split(',').map(str::to_owned).collect();
         if let Some(wrong) = methods.iter().find(|method| !is_method(method)) {
+            // The word is not repeated: it may be a token.
+            let number = words.len() + usize::from(wrong.is_empty());
             return Err(format!(
-                "{wrong:?} is no method; write `*`, `/package.Service/*` or `/package.Service/Method`"
+                "word {number} is no method; write `*`, `/package.Service/*` or `/package.Service/Method`"
             ));
         }
         let known = Known { name: Arc::from(*name), methods };
@@ -199,7 +201,7 @@ impl Credentials {
             }
             ("subject", "") => return Err("it has no subject; write it before the methods".to_owned()),
             ("subject", subject) => self.subjects.push((known, subject.to_owned())),
-            (other, _) => return Err(format!("{other:?} is unknown; write `sha256` or `subject`")),
+            (_, _) => return Err("the second word is unknown; write `sha256` or `subject`".to_owned()),
         }
         Ok(())
     }

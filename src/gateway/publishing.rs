@@ -87,6 +87,10 @@ impl Publishing {
                 Claim::First(first) => turn = Some(first),
                 Claim::Differs => return Err(status::key_differs()),
                 Claim::Full => return Err(self.too_many_keys()),
+                Claim::NotYet => {
+                    let message = "the idempotency keys of before are still being read; try again";
+                    return Err(status::unavailable(message));
+                }
                 Claim::Again(repeat) => {
                     self.means.metrics.repeated.fetch_add(1, Ordering::Relaxed);
                     return Ok(Submitted { state: State::Again(repeat), watch });

@@ -3,7 +3,7 @@
 //! Each record that came with a key carries in a header what the gateway remembers of it. A gateway that starts reads
 //! the records of the window from its topics, and so knows the keys of the one that ran before it, however that ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -20,6 +20,8 @@ use crate::kafka::{KafkaClient, KafkaConfig, is_temporary};
 
 /// What a record with a key carries: the hash of the key with its scope and the hash of the message as it was sent.
 pub(super) const HEADER: &str = "flumen-idempotency";
+/// How long a topic that is not there is asked for again.
+const NEW_TOPIC: Duration = Duration::from_secs(5);
 /// How long one record is waited for.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -34,76 +36,59 @@ pub async fn recall(
     patience: Duration,
 ) -> Result<Vec<Remembered>> {
     let client = KafkaClient::new(config.clone(), Some(patience))?;
-    let there = client.topics().await?;
     let mut remembered = Vec::new();
-    for topic in topics.iter().filter(|topic| there.contains(topic)) {
-        let starts = client.offsets_at(topic, since).await?;
-        let mut left: BTreeMap<i32, (i64, i64)> = BTreeMap::new();
-        for bounds in client.bounds(topic).await? {
-            let start = starts.get(&bounds.partition).copied().unwrap_or(bounds.high);
-            if start < bounds.high {
-                left.insert(bounds.partition, (start, bounds.high));
-            }
-        }
-        if left.is_empty() {
-            continue;
-        }
-        let (config, topic) = (config.clone(), topic.clone());
-        let read = tokio::task::spawn_blocking(move || read(&config, &topic, left, patience));
+    for topic in present(&client, topics).await? {
+        let starts = client.offsets_at(&topic, since).await?;
+        let config = config.clone();
+        let read = tokio::task::spawn_blocking(move || read(&config, &topic, starts, patience));
         let read = read.await.map_err(|error| Error::unavailable(format!("reading the topics failed: {error}")))?;
         remembered.extend(read?);
     }
     Ok(remembered)
 }
 
-/// Reads ranges of partitions: from an offset up to another one.
-fn read(
-    config: &KafkaConfig,
-    topic: &str,
-    mut left: BTreeMap<i32, (i64, i64)>,
-    patience: Duration,
-) -> Result<Vec<Remembered>> {
+/// The topics that are there. A broker that has just started denies those that it holds: it is asked for a while.
+async fn present(client: &KafkaClient, topics: &[String]) -> Result<Vec<String>> {
+    let watch = Stopwatch::start();
+    loop {
+        let there = client.topics().await?;
+        let present: Vec<String> = topics.iter().filter(|topic| there.contains(topic)).cloned().collect();
+        if present.len() == topics.len() || watch.elapsed() >= NEW_TOPIC {
+            return Ok(present);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Reads partitions from an offset up to their ends.
+fn read(config: &KafkaConfig, topic: &str, starts: BTreeMap<i32, i64>, patience: Duration) -> Result<Vec<Remembered>> {
     let failed = |error: KafkaError| {
         Error::unavailable(format!("topic {topic}: its idempotency keys could not be read; start the gateway again"))
             .caused_by(error)
     };
-    let consumer: BaseConsumer = config.reader().create().map_err(|error| config.refused(&error))?;
+    // What somebody else's open transaction holds up is there, too.
+    let reader = config.reader().set("isolation.level", "read_uncommitted").create();
+    let consumer: BaseConsumer = reader.map_err(|error| config.refused(&error))?;
     let mut assigned = TopicPartitionList::new();
-    for (partition, (start, _)) in &left {
+    for (partition, start) in &starts {
         assigned.add_partition_offset(topic, *partition, Offset::Offset(*start)).map_err(failed)?;
     }
     consumer.assign(&assigned).map_err(failed)?;
+    let mut left: BTreeSet<i32> = starts.into_keys().collect();
     let mut remembered = Vec::new();
     let mut quiet = Stopwatch::start();
     while !left.is_empty() {
-        let next = match consumer.poll(POLL) {
+        match consumer.poll(POLL) {
             Some(Ok(record)) => {
-                remembered.extend(of(&record));
-                Some((record.partition(), record.offset() + 1))
-            }
-            // What ends a range may be no record: the end of a transaction.
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                left.remove(&partition);
-                continue;
-            }
-            Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_temporary) => None,
-            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OffsetOutOfRange))) => {
-                return Err(failed(KafkaError::MessageConsumption(RDKafkaErrorCode::OffsetOutOfRange)));
-            }
-            Some(Err(error)) => return Err(failed(error)),
-            None => None,
-        };
-        match next {
-            Some((partition, next)) => {
                 quiet = Stopwatch::start();
-                if left.get(&partition).is_some_and(|(_, end)| next >= *end) {
-                    left.remove(&partition);
-                }
+                remembered.extend(of(&record));
             }
-            None if quiet.elapsed() >= patience => {
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(left.remove(&partition)),
+            Some(Err(error)) if !error.rdkafka_error_code().is_some_and(is_temporary) => return Err(failed(error)),
+            _ if quiet.elapsed() >= patience => {
                 return Err(failed(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)));
             }
-            None => {}
+            _ => {}
         }
     }
     Ok(remembered)

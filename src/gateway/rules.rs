@@ -80,6 +80,8 @@ pub struct PublishPlan {
 /// Which rows go to the client.
 #[derive(Debug, Clone)]
 pub struct SubscribePlan {
+    /// The path of the method's calls.
+    pub path: String,
     /// The table's location.
     pub table: String,
     /// The type of the request, whose fields filter.
@@ -252,7 +254,8 @@ fn subscribe_plan(method: &MethodDescriptor, rule: &DynamicMessage, faults: &mut
     if table.is_empty() {
         faults.add(method.full_name(), "subscribe names no table; set `table` to the table's location");
     }
-    SubscribePlan { table, request: method.input(), row: method.output() }
+    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    SubscribePlan { path, table, request: method.input(), row: method.output() }
 }
 
 fn text(rule: &DynamicMessage, field: &str) -> String {

@@ -29,7 +29,7 @@ use super::activity::ConnectionInfo;
 use super::calls::Bounds;
 use super::connection::{self, Ended};
 use super::drain::Drain;
-use super::idempotency::{Idempotency, IdempotencyOptions, Remembered};
+use super::idempotency::{Idempotency, IdempotencyOptions, Recalling};
 use super::limits::{LimitOptions, Rates};
 use super::metrics::Metrics;
 use super::principal::{Access, subject_of};
@@ -111,6 +111,7 @@ pub struct Server {
     health: HealthReporter,
     services: Vec<String>,
     idempotency: Arc<Idempotency>,
+    subscriber: Option<Arc<dyn Subscriber>>,
 }
 
 /// What all connections share.
@@ -167,6 +168,7 @@ impl Server {
             add_reflection(pool, &mut foreign)?;
         }
         let message_bytes = limits.message_bytes;
+        let rows = subscriber.clone();
         let gateway = Gateway::new(plan, Parts { access, bounds, means, subscriber, foreign, message_bytes });
         let listener = TcpListener::bind(options.listen).await.map_err(|error| {
             Error::unavailable(format!("cannot listen at {}; free the port, or listen at another", options.listen))
@@ -178,7 +180,8 @@ impl Server {
         let protocol = connection::protocol(&limits);
         let connections = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let port = Port { gateway, tls, cors, protocol, limits, drain, metrics, queue, connections };
-        Ok(Self { listener, address, port: Arc::new(port), health, services: names, idempotency })
+        let port = Arc::new(port);
+        Ok(Self { listener, address, port, health, services: names, idempotency, subscriber: rows })
     }
 
     /// The address, with the port that was given when it was asked for port 0.
@@ -186,10 +189,10 @@ impl Server {
         self.address
     }
 
-    /// Remembers the keys of what was published before this process; how many there are.
-    pub fn recall(&self, remembered: Vec<Remembered>) -> usize {
-        self.idempotency.recall(remembered);
-        self.idempotency.length()
+    /// Messages with an idempotency key are `UNAVAILABLE` until it is told what was published before this process.
+    pub fn recalling(&self) -> Recalling {
+        self.idempotency.wait();
+        Recalling(Arc::clone(&self.idempotency))
     }
 
     /// What is counted.
@@ -203,7 +206,7 @@ impl Server {
     /// # Errors
     /// `Unavailable` when records were not acknowledged in that time.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let Self { listener, port, health, services, .. } = self;
+        let Self { listener, port, health, services, subscriber, .. } = self;
         set_health(&health, &services, ServingStatus::Serving).await;
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
@@ -221,10 +224,11 @@ impl Server {
                 },
             }
         }
-        drop(listener);
         tracing::info!(connections = connections.len(), "the gateway shuts down");
         set_health(&health, &services, ServingStatus::NotServing).await;
+        drop(listener);
         port.drain.start();
+        subscriber.iter().for_each(|subscriber| subscriber.drain());
         let all = async { while connections.join_next().await.is_some() {} };
         let is_done = tokio::time::timeout(port.limits.drain, async {
             all.await;

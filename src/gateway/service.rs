@@ -33,6 +33,8 @@ use crate::clock::Clock;
 
 /// Everybody may ask for this, so that a balancer needs no token.
 const HEALTH: &str = "grpc.health.v1.Health";
+/// This is answered also while the gateway shuts down.
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 
 /// A service that is not of the plan: health or reflection.
 pub(super) type ForeignService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
@@ -148,7 +150,8 @@ impl Inner {
             None => match self.parts.foreign.get(service) {
                 Some(foreign) => {
                     let Ok(response) = foreign.clone().oneshot(request).await;
-                    (response, Some(self.parts.bounds.drain.signal()))
+                    let is_check = path == HEALTH_CHECK;
+                    (response, (!is_check).then(|| self.parts.bounds.drain.signal()))
                 }
                 None => (Status::unimplemented(format!("there is no method {path:?} here")).into_http(), None),
             },

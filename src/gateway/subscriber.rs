@@ -51,4 +51,8 @@ pub trait Subscriber: fmt::Debug + Send + Sync {
     /// # Errors
     /// The status with which the call ends.
     async fn subscribe(&self, plan: &SubscribePlan, subscription: Subscription) -> Result<Rows, Status>;
+
+    /// The gateway shuts down: all rows end, each with the place where its client goes on. Those that do not end are
+    /// ended soon after.
+    fn drain(&self) {}
 }

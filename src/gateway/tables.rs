@@ -17,7 +17,7 @@ use super::rules::{GatewayPlan, MethodPlan, PublishPlan, SubscribePlan};
 use super::stamp::StampKind;
 use super::status::RETRY;
 use super::subscriber::{Rows, Subscriber, Subscription, Tracked, Wants};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::Storage;
 use crate::subscribe::{
     Code, DeltaVersions, EncodeOptions, Ending, Follow, Hub, HubOptions, Message, Metrics, PlanFault, Start,
@@ -52,10 +52,10 @@ struct Asked {
     follow: Option<Vec<Follow>>,
 }
 
-/// Methods by their two messages, or why they do not fit the columns.
+/// Methods by their paths, or why they do not fit the columns.
 struct Ready {
     schema: SchemaRef,
-    methods: HashMap<(String, String), std::result::Result<Arc<SubscribeMethod>, String>>,
+    methods: HashMap<String, std::result::Result<Arc<SubscribeMethod>, String>>,
 }
 
 impl Tables {
@@ -133,10 +133,6 @@ impl Asked {
         let plan = method.subscribe()?.clone();
         Some(Self { plan, follow: method.publish().map(follow) })
     }
-
-    fn key(plan: &SubscribePlan) -> (String, String) {
-        (plan.request.full_name().to_owned(), plan.row.full_name().to_owned())
-    }
 }
 
 /// By what the rows of published messages may be found, best first.
@@ -149,17 +145,25 @@ fn follow(publish: &PublishPlan) -> Vec<Follow> {
 impl Table {
     /// The method over the columns that the table has now.
     async fn method(&self, plan: &SubscribePlan) -> std::result::Result<Arc<SubscribeMethod>, Ending> {
-        let schema = self.versions.shape().await.map_err(|error| Ending::from(&error))?.schema;
+        let failed = |error: Error| Ending::from(&error);
         let mut ready = self.ready.lock().await;
-        let is_current = ready.as_ref().is_some_and(|ready| ready.schema == schema);
-        if !is_current {
-            *ready = Some(self.planned(&schema));
-        }
-        let method = ready.as_ref().and_then(|ready| ready.methods.get(&Asked::key(plan)));
-        match method {
-            Some(Ok(method)) => Ok(Arc::clone(method)),
-            Some(Err(why)) => Err(Ending::new(Code::FailedPrecondition, why.as_str())),
-            None => Err(Ending::new(Code::Internal, "the method is not one of this table")),
+        let mut schema = self.versions.shape().await.map_err(failed)?.schema;
+        let mut is_fresh = false;
+        loop {
+            let current = match &*ready {
+                Some(current) if current.schema == schema => current,
+                _ => ready.insert(self.planned(&schema)),
+            };
+            match current.methods.get(&plan.path) {
+                Some(Ok(method)) => return Ok(Arc::clone(method)),
+                // Columns may have come while nobody followed the table.
+                Some(Err(_)) if !is_fresh => {
+                    schema = self.versions.look_again().await.map_err(failed)?.schema;
+                    is_fresh = true;
+                }
+                Some(Err(why)) => return Err(Ending::new(Code::FailedPrecondition, why.as_str())),
+                None => return Err(Ending::new(Code::Internal, "the method is not one of this table")),
+            }
         }
     }
 
@@ -176,7 +180,7 @@ impl Table {
             if let Ok(method) = &planned {
                 columns.extend(method.columns());
             }
-            methods.insert(Asked::key(&method.plan), planned.map(Arc::new));
+            methods.insert(method.plan.path.clone(), planned.map(Arc::new));
         }
         self.versions.read_only(columns);
         Ready { schema: Arc::clone(schema), methods }
@@ -205,6 +209,10 @@ impl Subscriber for Tables {
         let table = self.tables.get(&plan.table);
         let table = table.ok_or_else(|| Status::internal("the table is not one of this gateway"))?;
         table.rows(plan, subscription.wants).await.map_err(status)
+    }
+
+    fn drain(&self) {
+        self.tables.values().for_each(|table| table.hub.drain());
     }
 }
 

@@ -54,14 +54,21 @@ const COMMITS: &str = "positions live in the sink's own commits, Kafka's are nev
 const GROUPS: &str = "partitions are assigned by Flumen, no consumer group owns them; leave it out";
 const CALLBACKS: &str = "it belongs to the program that embeds librdkafka; leave it out";
 
+/// Refused for a producer besides: each record is published once, in order, on all replicas that are in sync.
+const REFUSED_TO_PRODUCERS: [&str; 3] = ["enable.idempotence", "acks", "request.required.acks"];
+
 /// Properties that people set, for a suggestion when a name is unknown.
 const USUAL: &[&str] = &[
     "api.version.request.timeout.ms",
+    "batch.num.messages",
+    "batch.size",
     "broker.address.family",
     "check.crcs",
     "client.dns.lookup",
     "client.id",
     "client.rack",
+    "compression.codec",
+    "compression.level",
     "connections.max.idle.ms",
     "debug",
     "enable.ssl.certificate.verification",
@@ -73,9 +80,13 @@ const USUAL: &[&str] = &[
     "fetch.wait.max.ms",
     "group.id",
     "isolation.level",
+    "linger.ms",
     "max.partition.fetch.bytes",
     "message.max.bytes",
+    "message.timeout.ms",
     "metadata.max.age.ms",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
     "queued.max.messages.kbytes",
     "queued.min.messages",
     "receive.message.max.bytes",
@@ -156,7 +167,12 @@ const FIXED: &[(&str, &str)] = &[
 const COMMITTED: &str = "read_committed";
 
 /// Names for one property: librdkafka's own name for it comes second.
-const ALIASES: &[(&str, &str)] = &[("max.partition.fetch.bytes", "fetch.message.max.bytes")];
+const ALIASES: &[(&str, &str)] = &[
+    ("compression.type", "compression.codec"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+    ("queue.buffering.max.ms", "linger.ms"),
+];
 
 /// The brokers and the properties of a Kafka table, checked.
 #[derive(Clone)]
@@ -214,6 +230,20 @@ impl KafkaConfig {
             check_property(name, value)?;
         }
         Ok(Self { brokers: brokers.to_string(), properties: properties.clone() })
+    }
+
+    /// As [`KafkaConfig::new`], for who publishes.
+    ///
+    /// # Errors
+    /// The same, and for properties without which a record might be published twice or lost.
+    pub fn for_producer(brokers: &str, properties: &BTreeMap<String, String>) -> Result<Self> {
+        if let Some(name) = REFUSED_TO_PRODUCERS.into_iter().find(|name| properties.contains_key(*name)) {
+            return Err(Error::invalid(format!(
+                "option `kafka.{name}` is refused: each record is published once, in order, on all replicas that are in \
+                 sync; leave it out"
+            )));
+        }
+        Self::new(brokers, properties)
     }
 
     /// `HOST:PORT[,HOST:PORT]`.

@@ -196,11 +196,11 @@ impl Changes {
         Ok(Some(change))
     }
 
-    /// The rows of a file in its order, with the columns of `schema`; `None` when it is gone.
+    /// The rows of a file in its order from `skip` on, with the columns of `schema`; `None` when it is gone.
     ///
     /// # Errors
     /// `Invalid` when it is no file of the table; `Unavailable` when the store fails.
-    pub async fn rows(&self, file: &ChangedFile, schema: &SchemaRef) -> Result<Option<FileRows>> {
+    pub async fn rows(&self, file: &ChangedFile, schema: &SchemaRef, skip: u64) -> Result<Option<FileRows>> {
         let add = &file.add;
         let path = Path::from_url_path(&add.path).map_err(|error| self.unreadable(&add.path).caused_by(error))?;
         let store = self.log.store().object_store(None);
@@ -213,7 +213,7 @@ impl Changes {
         let roots = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
         let wanted = roots.filter(|(_, root)| schema.column_with_name(root.name()).is_some()).map(|(at, _)| at);
         let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
-        let stream = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
+        let stream = builder.with_projection(mask).with_batch_size(BATCH_ROWS).with_offset(skip as usize).build();
         let stream = stream.map_err(|error| self.unreadable(&add.path).caused_by(error))?;
         let (of, path) = (self.clone(), add.path.clone());
         let (schema, values) = (Arc::clone(schema), add.partition_values.clone());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
@@ -16,7 +17,9 @@ use crate::sink::{ChangedFile, Changes, EntryMark, FileRows, TableShape};
 use crate::storage::{self, Storage};
 
 /// The oldest version is looked for so often at most: a list of the log, which many who connect again ask for.
-const OLDEST_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+const OLDEST_EVERY: Duration = Duration::from_secs(1);
+/// The same for what the table is, when a method does not fit it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The versions of a Delta table.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ struct Known {
     shape: Option<TableShape>,
     /// The entry of the version that the shape was seen at.
     mark: Option<EntryMark>,
+    /// Since the log was read for it.
+    looked: Option<Stopwatch>,
     /// The columns that are read. Empty: all.
     columns: BTreeSet<String>,
     oldest: Option<(u64, Stopwatch)>,
@@ -63,6 +68,15 @@ impl DeltaVersions {
         }
     }
 
+    /// What the table is, looked at anew, but once a second at most.
+    ///
+    /// # Errors
+    /// As [`DeltaVersions::shape`].
+    pub async fn look_again(&self) -> Result<TableShape> {
+        let is_recent = self.known.lock().looked.is_some_and(|watch| watch.elapsed() < LOOK_EVERY);
+        if is_recent { self.shape().await } else { self.look().await }
+    }
+
     /// Looks what the table is.
     async fn look(&self) -> Result<TableShape> {
         let shape = self.changes.shape().await?.ok_or_else(|| self.absent())?;
@@ -72,6 +86,7 @@ impl DeltaVersions {
             known.oldest = None;
         }
         (known.shape, known.mark) = (Some(shape.clone()), mark);
+        known.looked = Some(Stopwatch::start());
         Ok(shape)
     }
 
@@ -149,7 +164,11 @@ impl Versions for DeltaVersions {
         });
         let passed = passed.count();
         files.drain(..passed);
-        let reading = Reading { changes: self.changes.clone(), schema, files: files.into_iter(), open: None, first };
+        // Rows of the first file that lie before the place are passed over, too.
+        let skip = from.saturating_sub(first);
+        first += skip;
+        let reading =
+            Reading { changes: self.changes.clone(), schema, files: files.into_iter(), open: None, first, skip };
         Ok(stream::unfold(Some(reading), |reading| async move {
             let mut reading = reading?;
             match reading.next().await {
@@ -169,6 +188,8 @@ struct Reading {
     files: std::vec::IntoIter<ChangedFile>,
     open: Option<(FileRows, bool)>,
     first: u64,
+    /// Rows of the next file that are passed over.
+    skip: u64,
 }
 
 impl Reading {
@@ -176,7 +197,9 @@ impl Reading {
         loop {
             let Some((rows, replaces)) = &mut self.open else {
                 let Some(file) = self.files.next() else { return Ok(None) };
-                let rows = self.changes.rows(&file, &self.schema).await?.ok_or(ReadFault::Gone)?;
+                // A file that does not say how many rows it has may have fewer.
+                let skip = std::mem::take(&mut self.skip).min(file.rows().unwrap_or(0));
+                let rows = self.changes.rows(&file, &self.schema, skip).await?.ok_or(ReadFault::Gone)?;
                 self.open = Some((rows, file.replaces));
                 continue;
             };

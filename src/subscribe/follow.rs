@@ -22,6 +22,11 @@ impl Followed {
     pub fn add(&self, key: &str) {
         let mut recent = self.0.lock();
         if recent.keys.contains(key) {
+            // It is a new one again.
+            if let Some(at) = recent.order.iter().rposition(|known| **known == *key) {
+                recent.order.remove(at);
+                recent.order.push_back(key.into());
+            }
             return;
         }
         if recent.keys.len() >= MAX_KEYS
@@ -55,10 +60,10 @@ mod tests {
         for key in ["a", "b", "a"] {
             followed.add(key);
         }
-        assert_eq!(followed.keys(), ["a", "b"]);
+        assert_eq!(followed.keys(), ["b", "a"]);
         assert_eq!(followed.contains_each(["b", "c", "a"].into_iter()), [true, false, true]);
         (0..MAX_KEYS - 1).for_each(|key| followed.add(&key.to_string()));
-        assert_eq!(followed.keys()[0], "b");
-        assert_eq!(followed.contains_each(["a", "b"].into_iter()), [false, true]);
+        assert_eq!(followed.keys()[0], "a");
+        assert_eq!(followed.contains_each(["a", "b"].into_iter()), [true, false]);
     }
 }

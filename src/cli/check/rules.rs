@@ -55,9 +55,15 @@ pub(super) fn is_proto(file: &Path) -> bool {
 /// Checks the rules of a `.proto` file; how many faults it has.
 ///
 /// # Errors
-/// `Invalid` when it does not compile.
+/// `Unavailable` when nothing can be printed.
 pub(super) fn check(environment: &Environment, file: &PathBuf, tables: &Tablebook, output: Format) -> Result<usize> {
-    let descriptors = descriptors(environment, std::slice::from_ref(file), &[])?;
+    let descriptors = match descriptors(environment, std::slice::from_ref(file), &[]) {
+        Ok(descriptors) => descriptors,
+        Err(error) => {
+            tell(file, &[error.message().to_owned()], output)?;
+            return Ok(1);
+        }
+    };
     let faults = faults(environment, &descriptors, tables);
     tell(file, &faults, output)?;
     if faults.is_empty() && output == Format::Text {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rdkafka::client::{Client, ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::{RDKafkaRespErr, RDKafkaType};
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys as sys;
@@ -29,6 +30,13 @@ pub struct Consumer {
     main: Queue,
     /// Owns librdkafka's threads; dropping it ends them.
     client: Client<DefaultClientContext>,
+}
+
+/// Whether a record that was not acknowledged may be in its topic all the same.
+pub fn may_be_there(record: &BorrowedMessage<'_>) -> bool {
+    // SAFETY: the message is librdkafka's own, borrowed as long as the wrapper is, and is only read.
+    let status = unsafe { sys::rd_kafka_message_status(record.ptr()) };
+    status != sys::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
 }
 
 /// One of librdkafka's queues.

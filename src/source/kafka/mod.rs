@@ -8,6 +8,8 @@ mod ffi;
 mod lanes;
 mod reader;
 
+pub use ffi::may_be_there;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

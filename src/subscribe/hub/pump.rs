@@ -26,6 +26,8 @@ pub(super) struct Pump {
     pub(super) table: TableId,
     /// Every wanted row before it is in the queue, or was.
     pub(super) place: Place,
+    /// Versions before this one that are gone are passed over.
+    pub(super) passes_over: u64,
     /// Subscriptions of earlier epochs have ended.
     pub(super) epoch: u64,
     pub(super) seat: Seat,
@@ -200,11 +202,13 @@ impl Pump {
         self.state.counters.versions_read_alone.add(1);
         let mut stream = match self.state.versions.rows(version, self.place.rows).await {
             Ok(stream) => stream,
+            Err(ReadFault::Gone) if version < self.passes_over => return Ok(Alone::Through),
             Err(fault) => return Err(self.unreadable(version, fault).await),
         };
         while let Some(rows) = stream.next().await {
             let rows = match rows {
                 Ok(rows) => rows,
+                Err(ReadFault::Gone) if version < self.passes_over => return Ok(Alone::Through),
                 Err(fault) => return Err(self.unreadable(version, fault).await),
             };
             self.state.check_gap(&rows, self.place)?;

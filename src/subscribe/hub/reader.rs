@@ -81,7 +81,7 @@ impl Reader {
         let newest = self.state.look_for_newest(known).await?;
         if self.is_fresh || due || known.is_some_and(|known| newest < known) {
             self.identity = Timer::new(self.state.options.identity_interval);
-            if !self.state.look_at_table().await? && !self.is_fresh {
+            if !self.state.look_at_table().await? {
                 self.state.bell.end(self.another_table(), false);
                 self.forget();
                 return Ok(true);

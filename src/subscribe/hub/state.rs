@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
@@ -14,7 +15,7 @@ use crate::subscribe::cursor::{Place, TableId};
 use crate::subscribe::ending::{Code, Ending};
 use crate::subscribe::metrics::Counters;
 use crate::subscribe::options::HubOptions;
-use crate::subscribe::versions::{Rows, Versions};
+use crate::subscribe::versions::{ReadFault, Rows, Versions};
 
 /// The shared state of a hub.
 #[derive(Debug)]
@@ -111,10 +112,29 @@ impl State {
 
     /// The version is gone: what there is instead.
     pub(super) async fn gone(&self, version: u64) -> Ending {
-        match self.versions.oldest().await {
-            Ok(oldest) => self.out_of_range(version, oldest.max(version.saturating_add(1))),
+        match self.oldest_readable(version).await {
+            Ok(oldest) => self.out_of_range(version, oldest),
             Err(error) => Ending::from(&error),
         }
+    }
+
+    /// The oldest version after one that is gone whose rows are all there, as far as versions go one after the other.
+    async fn oldest_readable(&self, gone: u64) -> Result<u64> {
+        let mut low = self.versions.oldest().await?.max(gone.saturating_add(1));
+        let mut high = self.newest().max(low);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let first = match self.versions.rows(middle, 0).await {
+                Ok(mut rows) => rows.next().await.transpose().map(drop),
+                Err(fault) => Err(fault),
+            };
+            match first {
+                Ok(()) => high = middle,
+                Err(ReadFault::Gone) => low = middle + 1,
+                Err(ReadFault::Failed(error)) => return Err(error),
+            }
+        }
+        Ok(low)
     }
 
     /// A version before the oldest one that can be read.

@@ -60,12 +60,14 @@ impl Hub {
         let seat = state.registry.take(state.options.max_subscribers).ok_or_else(|| self.is_full())?;
         let table = state.table().await.map_err(|error| Ending::from(&error))?;
         let place = self.place(start, table).await?;
+        // From the earliest on is what can still be read: what was vacuumed on the way is passed over.
+        let passes_over = if start == Start::Earliest { state.newest() } else { 0 };
         seat.is_at(place.version);
         let (parcels, queue) = mpsc::channel(state.options.queue_chunks);
         let (ending, ended) = oneshot::channel();
         let (state, outlet) = (state.clone(), outlet.clone());
         let subscription = Subscription::new(queue, ended, table, state.counters.clone());
-        let pump = Pump { state, outlet, filter, table, place, epoch, seat, parcels, signal };
+        let pump = Pump { state, outlet, filter, table, place, passes_over, epoch, seat, parcels, signal };
         tokio::spawn(pump.run(ending));
         Ok(subscription)
     }
@@ -109,7 +111,9 @@ impl Hub {
                 state.begin_ring_once(place);
                 return Ok(place);
             }
-            Start::Earliest => return Ok(Place::before(state.versions.oldest().await.map_err(failed)?)),
+            Start::Earliest => {
+                return Ok(Place::before(state.versions.oldest().await.map_err(failed)?.min(newest)));
+            }
             Start::Version(version) => Place::before(version),
             Start::Cursor(Cursor { table: other, .. }) if other != table => return Err(self.is_another()),
             // Behind the newest version, when nothing of the next one was there yet.

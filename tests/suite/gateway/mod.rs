@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod certificates;
+mod checked;
 mod circle;
 mod harness;
 mod http2;

@@ -184,11 +184,11 @@ impl Credentials {
         };
         let what = what.join(" ");
         let methods: Vec<String> = methods.split(',').map(str::to_owned).collect();
-        if let Some(wrong) = methods.iter().find(|method| !is_method(method)) {
+        if !methods.iter().all(|method| is_method(method)) {
             // The word is not repeated: it may be a token.
-            let number = words.len() + usize::from(wrong.is_empty());
             return Err(format!(
-                "word {number} is no method; write `*`, `/package.Service/*` or `/package.Service/Method`"
+                "word {} is no method; write `*`, `/package.Service/*` or `/package.Service/Method`",
+                words.len()
             ));
         }
         let known = Known { name: Arc::from(*name), methods };
@@ -313,8 +313,8 @@ mod tests {
         let error = Credentials::parse(lines.as_bytes()).unwrap_err().to_string();
         let expected = "line 1: it is not `NAME sha256|subject WHAT METHODS`; write it so\n\
             line 2: the SHA-256 does not have 64 hexadecimal digits; write the token's\n\
-            line 3: \"md5\" is unknown; write `sha256` or `subject`\n\
-            line 4: \"Method\" is no method; write `*`, `/package.Service/*` or `/package.Service/Method`\n\
+            line 3: the second word is unknown; write `sha256` or `subject`\n\
+            line 4: word 4 is no method; write `*`, `/package.Service/*` or `/package.Service/Method`\n\
             line 5: it has no subject; write it before the methods";
         assert_eq!(error, expected);
         assert!(Credentials::parse(b"# nothing").unwrap_err().to_string().starts_with("it has no line"));

@@ -239,8 +239,8 @@ impl KafkaConfig {
     pub fn for_producer(brokers: &str, properties: &BTreeMap<String, String>) -> Result<Self> {
         if let Some(name) = REFUSED_TO_PRODUCERS.into_iter().find(|name| properties.contains_key(*name)) {
             return Err(Error::invalid(format!(
-                "option `kafka.{name}` is refused: each record is published once, in order, on all replicas that are in \
-                 sync; leave it out"
+                "option `kafka.{name}` is refused: each record is published once, in order, on all replicas that are \
+                 in sync; leave it out"
             )));
         }
         Self::new(brokers, properties)

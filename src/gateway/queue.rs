@@ -136,6 +136,7 @@ mod tests {
         (Arc::clone(&publisher), Queue::new(publisher, options))
     }
 
+    #[cfg(feature = "faults")]
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_is_waited_for_and_then_refuses() {
         let (publisher, queue) = queue(2, 1000);
@@ -155,6 +156,7 @@ mod tests {
         assert_eq!(queue.length(), 0);
     }
 
+    #[cfg(feature = "faults")]
     #[tokio::test(start_paused = true)]
     async fn bytes_are_bounded_and_a_huge_message_goes_alone() {
         let (_, queue) = queue(10, 100);

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 /// Keys that one stream follows at once; beyond it the oldest is forgotten.
 pub const MAX_KEYS: usize = 10_000;
 
-/// The keys of the records that a stream has published, the newest [`MAX_KEYS`] of them.
+/// The keys of the records that a stream has published, the newest 10,000 of them.
 #[derive(Debug, Default)]
 pub struct Followed(Mutex<Recent>);
 

@@ -15,7 +15,7 @@ mod metrics;
 mod options;
 mod start;
 mod versions;
-#[cfg(test)]
+#[cfg(all(test, feature = "faults"))]
 mod versions_in_memory;
 
 #[cfg(test)]

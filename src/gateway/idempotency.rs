@@ -307,6 +307,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_published_before_is_told_by_the_records() {
+        let (clock, before) = idempotency(2);
+        let turn = first(&before, "k");
+        let at = |offset| Placed { partition: 1, offset };
+        let header = turn.header();
+        let again = Remembered::read(&header, at(9), clock.now()).unwrap();
+        let earliest = Remembered::read(&header, at(7), clock.now() - Duration::from_secs(1)).unwrap();
+        assert_eq!(Remembered::read(&header[..63], at(7), clock.now()), None);
+        let others =
+            ["l", "m"].map(|key| Remembered::read(&first(&idempotency(1).1, key).header(), at(8), clock.now()));
+        let (_, after) = idempotency(2);
+        after.wait();
+        assert!(matches!(after.claim(["m", "p", "k"], None, b"x"), Claim::NotYet));
+        let all = [again, earliest].into_iter().chain(others.into_iter().flatten()).collect();
+        // A key that is forgotten would be published again: the bound is for new ones.
+        assert_eq!(Recalling(Arc::clone(&after)).is(all), 3);
+        let Claim::Again(repeat) = after.claim(["m", "p", "k"], None, b"x") else { panic!() };
+        assert_eq!(repeat.outcome().await, Some(Ok(at(7))));
+        assert!(matches!(after.claim(["m", "p", "k"], None, b"y"), Claim::Differs));
+        assert!(matches!(after.claim(["m", "p", "new"], None, b"x"), Claim::Full));
+    }
+
+    #[tokio::test]
     async fn what_was_not_published_is_forgotten() {
         let (_, all) = idempotency(10);
         let turn = first(&all, "k");

@@ -257,6 +257,11 @@ mod tests {
         Access::new(Some(file.path()), has_client_authority, Arc::new(SetClock::default())).unwrap()
     }
 
+    /// A file of tokens alone, where certificates are asked for too.
+    fn access_of_tokens() -> Access {
+        access(&format!("a sha256 {} /s.S/A", hash("one")), true)
+    }
+
     fn check(access: &Access, path: &str, token: Option<&str>, subject: Option<&str>) -> Result<String, Code> {
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
@@ -294,6 +299,10 @@ mod tests {
         assert_eq!(check(&access, "/s.S/B", None, Some("CN=dash board,O=Acme")), Err(Code::PermissionDenied));
         assert_eq!(check(&access, "/s.S/A", None, Some("CN=other")), Err(Code::PermissionDenied));
         assert_eq!(check(&access, "/s.S/A", None, None), Err(Code::Unauthenticated));
+        // A certificate alone is enough only where nothing else says who may call what.
+        let tokens = access_of_tokens();
+        assert_eq!(check(&tokens, "/s.S/A", None, Some("CN=other")), Err(Code::PermissionDenied));
+        assert_eq!(check(&tokens, "/s.S/A", Some("Bearer one"), Some("CN=other")), Ok("a".into()));
         let any = Access::new(None, true, Arc::new(SetClock::default())).unwrap();
         assert_eq!(check(&any, "/s.S/A", None, Some("CN=other")), Ok("CN=other".into()));
         assert_eq!(check(&any, "/s.S/A", None, None), Err(Code::Unauthenticated));

@@ -15,7 +15,8 @@ mod metrics;
 mod options;
 mod start;
 mod versions;
-#[cfg(all(test, feature = "faults"))]
+#[cfg(test)]
+#[cfg(feature = "faults")]
 mod versions_in_memory;
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ mod table;
 mod timer;
 
 // On a clock that stands still.
-#[cfg(all(test, feature = "faults"))]
+#[cfg(test)]
+#[cfg(feature = "faults")]
 mod tests;
 
 pub use self::outlet::Outlet;

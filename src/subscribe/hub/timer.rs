@@ -26,7 +26,8 @@ impl Timer {
     }
 }
 
-#[cfg(all(test, feature = "faults"))]
+#[cfg(test)]
+#[cfg(feature = "faults")]
 mod tests {
     use super::*;
 

@@ -57,7 +57,7 @@ FROM ads i JOIN content_with_categories c ON i.ad_id = c.ad_id;
 ";
 
 /// A port that nobody has.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

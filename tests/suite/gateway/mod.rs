@@ -8,6 +8,7 @@ mod harness;
 mod http2;
 mod operations;
 mod publishing;
+mod restart;
 mod rows;
 mod security;
 mod streams;

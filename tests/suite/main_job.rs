@@ -345,7 +345,7 @@ fn a_message_that_changed_is_compared_before_anything_is_read() {
 
     // A field that the query does not use may change as it likes.
     job.edit(PROTO, "int64 slot = 2;", "int32 slot = 2;");
-    job.edit(PROTO, "double bid = 8;", "int32 bid = 8;");
+    job.edit(PROTO, "double bid = 8 [(buf.validate.field).double.gte = 0];", "int32 bid = 8;");
     job.available_now(&[]).exits(0);
     assert_eq!(position(&job, 0), Some(30));
     let kept = std::fs::read_dir(job.sink().join("_flumen")).unwrap().count();

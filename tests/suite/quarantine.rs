@@ -239,7 +239,7 @@ fn change_model_and_message(root: &std::path::Path) {
         std::fs::write(root.join(path), text.replace(from, to)).unwrap();
     };
     edit("queries/data/click_probability_linear.json", "[2.147E-1]", "[6.147E-1]");
-    edit("proto/ads/v1/ads.proto", "double bid = 8;", "double bid = 8;\n  string currency = 9;");
+    edit("proto/ads/v1/ads.proto", "  double bid = 8", "  string currency = 19;\n  double bid = 8");
 }
 
 #[test]

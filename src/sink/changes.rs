@@ -83,7 +83,7 @@ impl ChangedFile {
     }
 }
 
-/// A file's rows, or `None` when it is gone.
+/// A file's rows in their order.
 pub type FileRows = BoxStream<'static, Result<RecordBatch>>;
 
 impl Changes {
@@ -123,16 +123,11 @@ impl Changes {
     /// # Errors
     /// `Unavailable` when the store fails.
     pub async fn newest_after(&self, known: u64) -> Result<u64> {
-        let store = self.log.store().object_store(None);
         let mut newest = known;
-        loop {
-            let next = newest + 1;
-            match store.head(&Path::from(format!("_delta_log/{next:020}.json"))).await {
-                Ok(_) => newest = next,
-                Err(object_store::Error::NotFound { .. }) => return Ok(newest),
-                Err(error) => return Err(self.unreadable("its log").caused_by(error)),
-            }
+        while self.mark(newest + 1).await?.is_some() {
+            newest += 1;
         }
+        Ok(newest)
     }
 
     /// When the entry of a version was written, and its length: another one at its place is of another table. `None`
@@ -202,7 +197,7 @@ impl Changes {
     /// `Invalid` when it is no file of the table; `Unavailable` when the store fails.
     pub async fn rows(&self, file: &ChangedFile, schema: &SchemaRef, skip: u64) -> Result<Option<FileRows>> {
         let add = &file.add;
-        let path = Path::from_url_path(&add.path).map_err(|error| self.unreadable(&add.path).caused_by(error))?;
+        let path = Path::parse(&add.path).map_err(|error| self.unreadable(&add.path).caused_by(error))?;
         let store = self.log.store().object_store(None);
         let reader = Fetched { store, path, bytes: u64::try_from(add.size).unwrap_or(0) };
         let builder = match ParquetRecordBatchStreamBuilder::new(reader).await {

@@ -164,8 +164,11 @@ impl Versions for DeltaVersions {
         });
         let passed = passed.count();
         files.drain(..passed);
-        // Rows of the first file that lie before the place are passed over, too.
-        let skip = from.saturating_sub(first);
+        // So are the rows of the first file that lie before the place, where it says how many it has.
+        let skip = match files.first().and_then(ChangedFile::rows) {
+            Some(_) => from - first,
+            None => 0,
+        };
         first += skip;
         let reading =
             Reading { changes: self.changes.clone(), schema, files: files.into_iter(), open: None, first, skip };
@@ -197,8 +200,7 @@ impl Reading {
         loop {
             let Some((rows, replaces)) = &mut self.open else {
                 let Some(file) = self.files.next() else { return Ok(None) };
-                // A file that does not say how many rows it has may have fewer.
-                let skip = std::mem::take(&mut self.skip).min(file.rows().unwrap_or(0));
+                let skip = std::mem::take(&mut self.skip);
                 let rows = self.changes.rows(&file, &self.schema, skip).await?.ok_or(ReadFault::Gone)?;
                 self.open = Some((rows, file.replaces));
                 continue;

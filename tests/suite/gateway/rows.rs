@@ -198,6 +198,39 @@ async fn rows_come_as_they_are_committed_and_go_on_from_a_cursor() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_partitions_and_files_without_statistics_are_read() {
+    let scene = Scene::new(HubOptions::default()).await;
+    let days = ["a b", "100%", "x=1/y", "%41"];
+    let rows =
+        days.iter().enumerate().flat_map(|(n, day)| [row("a", 2 * n as i64, day), row("a", 2 * n as i64 + 1, day)]);
+    scene.write(vec![append(rows.collect())]).await;
+    let entry = scene.log().join(format!("{:020}.json", 0));
+    let earliest = Request { start: "earliest".into(), ..Request::default() };
+    for has_statistics in [true, false] {
+        if !has_statistics {
+            let without = |line: &str| {
+                let mut action: serde_json::Value = serde_json::from_str(line).unwrap();
+                if let Some(add) = action.get_mut("add").and_then(serde_json::Value::as_object_mut) {
+                    add.remove("stats").unwrap();
+                }
+                action.to_string() + "\n"
+            };
+            let lines: String = std::fs::read_to_string(&entry).unwrap().lines().map(without).collect();
+            std::fs::write(&entry, lines).unwrap();
+        }
+        let all = take(&mut scene.rows(earliest.clone()).await.unwrap(), 8).await;
+        let mut told: Vec<(i64, &str)> = all.iter().map(|row| (row.n, &row.day[..])).collect();
+        told.sort_unstable();
+        assert_eq!(told, (0..8).map(|n| (n, days[n as usize / 2])).collect::<Vec<_>>());
+        // Each cursor is the place behind its row, wherever in a file that is.
+        for (at, row) in all.iter().enumerate().take(7) {
+            let mut behind = scene.rows(Request { cursor: row.cursor.clone(), ..Request::default() }).await.unwrap();
+            assert_eq!(take(&mut behind, 7 - at).await, all[at + 1..], "statistics: {has_statistics}, row {at}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_gone_is_out_of_range_and_another_table_ends_the_subscription() {
     let scene = Scene::new(HubOptions { identity_interval: Duration::from_millis(50), ..HubOptions::default() }).await;
     let steps = (0..4).map(|n| append(vec![row("a", n, "x")])).collect();

@@ -100,15 +100,14 @@ struct Printed<'a> {
 
 impl Old {
     fn read(environment: &Environment, name: &Path) -> Result<Self> {
-        let path = environment.resolve(&name.to_string_lossy());
         let invalid = |why: String| Error::invalid(format!("--against {}: {why}", name.display()));
-        let descriptors = if path.extension().is_some_and(|extension| extension == "proto") {
-            let roots: Vec<PathBuf> = [environment.resolve("proto")].into_iter().filter(|root| root.is_dir()).collect();
-            Descriptors::compile(std::slice::from_ref(&path), &roots)
+        let descriptors = if rules::is_proto(name) {
+            load::descriptors(environment, &[name.to_owned()], &[]).map_err(|e| invalid(e.message().to_owned()))
         } else {
-            Descriptors::from_set(&std::fs::read(&path).map_err(|e| invalid(e.to_string()))?)
+            let bytes = std::fs::read(environment.resolve(&name.to_string_lossy()));
+            Descriptors::from_set(&bytes.map_err(|e| invalid(e.to_string()))?).map_err(|e| invalid(e.to_string()))
         };
-        Ok(Self { name: name.to_owned(), descriptors: descriptors.map_err(|e| invalid(e.to_string()))? })
+        Ok(Self { name: name.to_owned(), descriptors: descriptors? })
     }
 
     /// Prints what differs; how many changes are breaking.

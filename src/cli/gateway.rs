@@ -1,6 +1,6 @@
 //! `flumen gateway`: gRPC in and out, as the options of `.proto` files say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -147,7 +147,7 @@ struct Limits {
 impl GatewayVerb {
     pub(crate) async fn run(self, globals: &Globals) -> Result<()> {
         let environment = load::environment(&load::root(globals)?, &Inputs::default());
-        let descriptors = descriptors(&environment, &self.proto, &self.include)?;
+        let descriptors = load::descriptors(&environment, &self.proto, &self.include)?;
         let plan = plan(&descriptors)?;
         let storage = Storage::new();
         let tables = Tables::open(&plan, |table| located(&environment, table), &storage, &self.limits.hub())?;
@@ -200,9 +200,7 @@ impl GatewayVerb {
     }
 
     fn kafka(&self, brokers: &str, environment: &Environment) -> Result<KafkaConfig> {
-        let filled = self.kafka.iter().map(|(name, value)| Ok((name.clone(), environment.fill(value)?)));
-        let properties: BTreeMap<String, String> = filled.collect::<Result<_>>()?;
-        KafkaConfig::for_producer(&environment.fill(brokers)?, &properties)
+        KafkaConfig::for_producer(&environment.fill(brokers)?, &load::filled(environment, &self.kafka)?)
     }
 
     fn publisher(&self, plan: &GatewayPlan, environment: &Environment) -> Result<Arc<dyn gateway::Publisher>> {
@@ -291,19 +289,11 @@ pub(super) fn located(environment: &Environment, table: &str) -> String {
     environment.resolve(table).to_string_lossy().into_owned()
 }
 
-/// Compiles `.proto` files with what they import.
+/// What is done with the methods.
 ///
 /// # Errors
-/// `Invalid` with the first fault and its place.
-pub(super) fn descriptors(environment: &Environment, files: &[PathBuf], includes: &[PathBuf]) -> Result<Descriptors> {
-    let resolve = |path: &PathBuf| environment.resolve(&path.to_string_lossy());
-    let own = [environment.resolve("proto")].into_iter().filter(|root| root.is_dir());
-    let roots: Vec<PathBuf> = includes.iter().map(resolve).chain(own).collect();
-    let files: Vec<PathBuf> = files.iter().map(resolve).collect();
-    Descriptors::compile(&files, &roots).map_err(|fault| Error::invalid(fault.to_string()))
-}
-
-fn plan(descriptors: &Descriptors) -> Result<GatewayPlan> {
+/// `Invalid` with every fault of the rules.
+pub(super) fn plan(descriptors: &Descriptors) -> Result<GatewayPlan> {
     gateway::plan(descriptors.pool()).map_err(|faults| {
         let lines: Vec<String> = faults.iter().map(RuleFault::to_string).collect();
         Error::invalid(lines.join("\n"))

@@ -13,6 +13,7 @@ use crate::kafka::KafkaConfig;
 use crate::memory::Memory;
 use crate::observe::Observer;
 use crate::pipeline::{Environment, Faults, Pipeline, SourceSpec};
+use crate::schema::Descriptors;
 use crate::source::Log;
 use crate::source::kafka::KafkaLog;
 use crate::storage::Storage;
@@ -65,6 +66,26 @@ pub(crate) async fn pipeline(environment: &Environment, file: &Path) -> Result<A
 pub(crate) fn no_file(environment: &Environment) -> Result<Arc<Pipeline>> {
     let pipeline = Pipeline::load("", Path::new("sql"), environment, &Facts { storage: &Storage::new() })?;
     Ok(Arc::new(pipeline))
+}
+
+/// Compiles `.proto` files with what they import, which is looked for in `includes` and then in `proto` under the root.
+///
+/// # Errors
+/// `Invalid` with the first fault and its place.
+pub(crate) fn descriptors(environment: &Environment, files: &[PathBuf], includes: &[PathBuf]) -> Result<Descriptors> {
+    let resolve = |path: &PathBuf| environment.resolve(&path.to_string_lossy());
+    let own = [environment.resolve("proto")].into_iter().filter(|root| root.is_dir());
+    let roots: Vec<PathBuf> = includes.iter().map(resolve).chain(own).collect();
+    let files: Vec<PathBuf> = files.iter().map(resolve).collect();
+    Descriptors::compile(&files, &roots).map_err(|fault| Error::invalid(fault.to_string()))
+}
+
+/// Properties with their `${env:…}` and `${file:…}` filled in.
+///
+/// # Errors
+/// `Invalid` when one of these is not there.
+pub(crate) fn filled(environment: &Environment, pairs: &[(String, String)]) -> Result<BTreeMap<String, String>> {
+    pairs.iter().map(|(name, value)| Ok((name.clone(), environment.fill(value)?))).collect()
 }
 
 /// Opens topics on their brokers.

@@ -125,8 +125,7 @@ impl Record {
         let (writer, ranges) = match (&self.from_kcat, &self.brokers) {
             (Some(lines), _) => self.import(&environment, lines, topic, &into, values.as_ref(), &seen)?,
             (None, Some(brokers)) => {
-                let kafka = self.kafka.iter().map(|(name, value)| Ok((name.clone(), environment.fill(value)?)));
-                let kafka: BTreeMap<String, String> = kafka.collect::<Result<_>>()?;
+                let kafka = load::filled(&environment, &self.kafka)?;
                 let config = KafkaConfig::new(&environment.fill(brokers)?, &kafka)?;
                 let log = KafkaLog::open(config, topic, Some(self.broker_timeout))?;
                 self.read(globals, &environment, &log, &into, values.as_ref(), &seen).await?

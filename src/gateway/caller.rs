@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::HeaderMap;
-use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
+use super::idempotency::hash_of;
 use super::principal::Principal;
 use super::status;
 use crate::subscribe::Followed;
@@ -84,13 +84,8 @@ pub(super) fn start(headers: &HeaderMap) -> Result<Option<Arc<str>>, Status> {
 /// The id of the messages of a call with that idempotency-key by that principal: the same one, when they are sent
 /// again.
 pub(super) fn id_of_key(path: &str, principal: &str, key: &str) -> String {
-    let mut hash = Sha256::new();
-    for part in [path, principal, key] {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
     let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash.finalize()[..16]);
+    bytes.copy_from_slice(&hash_of([path, principal, key], None)[..16]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }
 

@@ -14,11 +14,11 @@ use tonic::{Status, Streaming};
 use super::caller::Caller;
 use super::drain::Drain;
 use super::limits::Rates;
-use super::publish::Placed;
+use super::publisher::Placed;
 use super::publishing::{Publishing, Submitted, is_about_the_message, shorter};
 use super::rules::SubscribePlan;
 use super::status;
-use super::subscriber::{Rows, Subscriber, Subscription, Tracked, Wants};
+use super::subscriber::{Rows, Subscriber, Tracked, Wants};
 use crate::clock::{Clock, Stopwatch};
 use crate::subscribe::Followed;
 
@@ -218,8 +218,7 @@ pub(super) async fn rows(
     let opened = async {
         let message = only(messages).await?;
         request(&message)?;
-        let principal = Arc::clone(&caller.principal.name);
-        subscriber.subscribe(plan, Subscription { principal, wants: Wants::Request(message) }).await
+        subscriber.subscribe(plan, Wants::Request(message)).await
     };
     let within = shorter(deadline, bounds.longest);
     let rows = tokio::time::timeout(within, opened).await.unwrap_or_else(|_| Err(status::too_late()))?;
@@ -243,8 +242,7 @@ pub(super) async fn track(
     let keys = Arc::new(Followed::default());
     caller.follows = Some(Arc::clone(&keys));
     let tracked = Tracked { request_id: Arc::clone(&caller.request_id), keys, start: caller.start.clone() };
-    let principal = Arc::clone(&caller.principal.name);
-    let opened = subscriber.subscribe(plan, Subscription { principal, wants: Wants::Own(tracked) });
+    let opened = subscriber.subscribe(plan, Wants::Own(tracked));
     let within = shorter(deadline, bounds.longest);
     let rows = tokio::time::timeout(within, opened).await.unwrap_or_else(|_| Err(status::too_late()))?;
     let drained = bounds.drain.signal();

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use super::publish::{Placed, PublishError, PublishErrorKind};
+use super::publisher::{Placed, PublishError, PublishErrorKind};
 use crate::clock::Clock;
 
 /// How much is remembered.
@@ -250,7 +250,8 @@ impl Repeat {
     }
 }
 
-fn hash_of(scope: [&str; 3], index: Option<u64>) -> Hash {
+/// What a key is known by: with the method, the caller and the number of the message.
+pub(super) fn hash_of(scope: [&str; 3], index: Option<u64>) -> Hash {
     let mut hash = Sha256::new();
     for part in scope {
         hash.update((part.len() as u64).to_le_bytes());

@@ -13,7 +13,7 @@ use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::oneshot;
 
-use super::publish::{Placed, PublishError, PublishErrorKind, Publisher, Record};
+use super::publisher::{Placed, PublishError, PublishErrorKind, Publisher, Record};
 use crate::error::Result;
 use crate::kafka::KafkaConfig;
 use crate::source::kafka::may_be_there;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::publish::{Placed, PublishError, PublishErrorKind, Publisher, Record};
+use super::publisher::{Placed, PublishError, PublishErrorKind, Publisher, Record};
 
 /// How a [`MemoryPublisher`] behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use tonic::Status;
 use super::caller::Caller;
 use super::idempotency::{Claim, Idempotency, Outcome, Repeat};
 use super::metrics::Metrics;
-use super::publish::{Placed, PublishError, PublishErrorKind, Record};
+use super::publisher::{Placed, PublishError, PublishErrorKind, Record};
 use super::queue::{Queue, Sent};
 use super::recall;
 use super::response::Answer;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use super::publish::{Placed, PublishError, PublishErrorKind, Publisher, Record};
+use super::publisher::{Placed, PublishError, PublishErrorKind, Publisher, Record};
 
 /// The bounds of the records under way.
 #[derive(Debug, Clone)]

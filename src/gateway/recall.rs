@@ -13,7 +13,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::idempotency::Remembered;
-use super::publish::Placed;
+use super::publisher::Placed;
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
 use crate::kafka::{KafkaClient, KafkaConfig, is_temporary};

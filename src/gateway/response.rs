@@ -1,9 +1,10 @@
 //! The response message: which of its fields are filled, and its bytes.
 
 use bytes::Bytes;
+use prost::encoding::encode_varint;
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
-use super::wire::{put_delimited, put_number, put_varint};
+use super::wire::{put_delimited, put_number};
 
 /// The fields of a response message that are filled. Each of them may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,11 +99,11 @@ impl NumberField {
             NumberForm::Varint => put_number(self.number, value as u64, bytes),
             NumberForm::ZigZag => put_number(self.number, ((value << 1) ^ (value >> 63)) as u64, bytes),
             NumberForm::Fixed32 => {
-                put_varint(tag(5), bytes);
+                encode_varint(tag(5), bytes);
                 bytes.extend_from_slice(&(value as i32).to_le_bytes());
             }
             NumberForm::Fixed64 => {
-                put_varint(tag(1), bytes);
+                encode_varint(tag(1), bytes);
                 bytes.extend_from_slice(&value.to_le_bytes());
             }
         }

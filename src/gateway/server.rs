@@ -33,7 +33,7 @@ use super::idempotency::{Idempotency, IdempotencyOptions, Recalling};
 use super::limits::{LimitOptions, Rates};
 use super::metrics::Metrics;
 use super::principal::{Access, subject_of};
-use super::publish::Publisher;
+use super::publisher::Publisher;
 use super::publishing::Means;
 use super::queue::{Queue, QueueOptions};
 use super::rules::GatewayPlan;

@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use super::idempotency::Outcome;
-use super::publish::{Placed, PublishError, PublishErrorKind};
+use super::publisher::{Placed, PublishError, PublishErrorKind};
 use super::validate::{BrokenRule, Refusal};
 
 /// When a client should try again.

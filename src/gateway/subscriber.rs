@@ -11,15 +11,6 @@ use tonic::Status;
 use super::rules::SubscribePlan;
 use crate::subscribe::Followed;
 
-/// A client that wants rows.
-#[derive(Debug)]
-pub struct Subscription {
-    /// Who it is.
-    pub principal: Arc<str>,
-    /// What is asked for.
-    pub wants: Wants,
-}
-
 /// What a client asks for.
 #[derive(Debug)]
 pub enum Wants {
@@ -46,11 +37,11 @@ pub type Rows = BoxStream<'static, Result<Bytes, Status>>;
 /// Gives the rows of tables.
 #[async_trait]
 pub trait Subscriber: fmt::Debug + Send + Sync {
-    /// The rows that `subscription` wants. When the gateway shuts down it drops them and tells the client to reconnect.
+    /// The rows that a client wants. When the gateway shuts down it drops them and tells the client to reconnect.
     ///
     /// # Errors
     /// The status with which the call ends.
-    async fn subscribe(&self, plan: &SubscribePlan, subscription: Subscription) -> Result<Rows, Status>;
+    async fn subscribe(&self, plan: &SubscribePlan, wants: Wants) -> Result<Rows, Status>;
 
     /// The gateway shuts down: all rows end, each with the place where its client goes on. Those that do not end are
     /// ended soon after.

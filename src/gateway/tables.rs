@@ -16,7 +16,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use super::rules::{GatewayPlan, MethodPlan, PublishPlan, SubscribePlan};
 use super::stamp::StampKind;
 use super::status::RETRY;
-use super::subscriber::{Rows, Subscriber, Subscription, Tracked, Wants};
+use super::subscriber::{Rows, Subscriber, Tracked, Wants};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 use crate::subscribe::{
@@ -205,10 +205,10 @@ impl Table {
 
 #[async_trait]
 impl Subscriber for Tables {
-    async fn subscribe(&self, plan: &SubscribePlan, subscription: Subscription) -> std::result::Result<Rows, Status> {
+    async fn subscribe(&self, plan: &SubscribePlan, wants: Wants) -> std::result::Result<Rows, Status> {
         let table = self.tables.get(&plan.table);
         let table = table.ok_or_else(|| Status::internal("the table is not one of this gateway"))?;
-        table.rows(plan, subscription.wants).await.map_err(status)
+        table.rows(plan, wants).await.map_err(status)
     }
 
     fn drain(&self) {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use prost::encoding::encode_varint;
+
 /// How deep messages and groups may lie in each other, as protobuf's own libraries have it.
 pub(super) const MAX_DEPTH: u32 = 100;
 
@@ -140,25 +142,16 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends a number of 7 bits a byte.
-pub(super) fn put_varint(mut value: u64, bytes: &mut Vec<u8>) {
-    while value >= 0x80 {
-        bytes.push((value as u8 & 0x7f) | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
 /// Appends a field of a number.
 pub(super) fn put_number(field: u32, value: u64, bytes: &mut Vec<u8>) {
-    put_varint(u64::from(field) << 3, bytes);
-    put_varint(value, bytes);
+    encode_varint(u64::from(field) << 3, bytes);
+    encode_varint(value, bytes);
 }
 
 /// Appends a field of bytes that follow their length.
 pub(super) fn put_delimited(field: u32, value: &[u8], bytes: &mut Vec<u8>) {
-    put_varint((u64::from(field) << 3) | 2, bytes);
-    put_varint(value.len() as u64, bytes);
+    encode_varint((u64::from(field) << 3) | 2, bytes);
+    encode_varint(value.len() as u64, bytes);
     bytes.extend_from_slice(value);
 }
 
@@ -170,7 +163,7 @@ mod tests {
     fn numbers_have_64_bits() {
         for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
             let mut bytes = Vec::new();
-            put_varint(value, &mut bytes);
+            encode_varint(value, &mut bytes);
             assert_eq!(Reader::new(&bytes).varint(), Ok(value));
             assert_eq!(Reader::new(&bytes[..bytes.len() - 1]).varint(), Err(WireFault::Truncated));
         }
@@ -183,7 +176,7 @@ mod tests {
     #[test]
     fn a_length_beyond_the_end_is_refused() {
         let mut bytes = Vec::new();
-        put_varint(u64::MAX, &mut bytes);
+        encode_varint(u64::MAX, &mut bytes);
         assert_eq!(Reader::new(&bytes).delimited(), Err(WireFault::Truncated));
     }
 

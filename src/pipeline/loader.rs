@@ -11,9 +11,9 @@ use datafusion::sql::parser::CreateExternalTable;
 use datafusion::sql::sqlparser::ast::{CreateView, Query};
 use jiff::tz::TimeZone;
 
+use super::built_in::is_function;
 use super::day::{self, BusinessDay};
 use super::fault::{Fault, Faults};
-use super::functions::is_function;
 use super::options::Options;
 use super::planner::references;
 use super::secret::{Environment, Secret};

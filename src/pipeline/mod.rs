@@ -2,6 +2,7 @@
 //! a model comes in through [`Facts`]. All faults of a file are told at once, each with its place and a remedy.
 
 mod assemble;
+mod built_in;
 mod closing;
 mod column;
 mod day;
@@ -9,7 +10,7 @@ mod diagnose;
 mod elsewhere;
 mod fault;
 mod function;
-mod functions;
+
 mod language;
 mod loader;
 mod message_contract;

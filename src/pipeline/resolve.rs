@@ -16,9 +16,9 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::View;
+use super::built_in::is_function;
 use super::diagnose;
 use super::fault::{Fault, Faults};
-use super::functions::is_function;
 use super::loader::Loader;
 use super::params::{self, ParamFault};
 use super::planner::{Catalogue, analyze, references};

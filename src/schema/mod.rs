@@ -10,6 +10,8 @@ mod descriptors;
 mod edition_text;
 mod editions;
 mod fault;
+#[cfg(test)]
+pub(crate) mod random;
 mod roots;
 mod shape;
 mod texts;

@@ -1,4 +1,5 @@
-//! Random message types and random messages of them. Everything follows from a seed.
+//! Random message types and random messages of them, for the tests of who reads and who writes messages. Everything
+//! follows from a seed.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -34,7 +35,7 @@ impl Dice {
     }
 
     /// A number of a random length.
-    fn number(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         let shift = self.below(65);
         let value = self.next().checked_shr(shift as u32).unwrap_or(0);
         if self.chance(20) { value.wrapping_neg() } else { value }
@@ -263,8 +264,22 @@ fn calendar() -> FileDescriptorProto {
     }
 }
 
+/// Which values random messages have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// All that the wire can carry, what is out of range and missing among it.
+    Anything,
+    /// Those that columns give back as they were. Messages in a message may stand in one column as their bytes, and
+    /// reflection writes a map in any order: so their maps have one entry at most.
+    Lasting,
+}
+
+/// The depth of a message that lies in no other one.
+pub const DEPTH: usize = 4;
+
 /// A random message.
-pub fn message(dice: &mut Dice, descriptor: &MessageDescriptor, depth: usize) -> DynamicMessage {
+pub fn message(dice: &mut Dice, wanted: Wanted, descriptor: &MessageDescriptor, depth: usize) -> DynamicMessage {
+    let beyond = usize::from(wanted == Wanted::Anything);
     let mut message = DynamicMessage::new(descriptor.clone());
     match descriptor.full_name() {
         "google.protobuf.Timestamp" => {
@@ -279,8 +294,10 @@ pub fn message(dice: &mut Dice, descriptor: &MessageDescriptor, depth: usize) ->
             return message;
         }
         "google.type.Date" | "google.type.TimeOfDay" => {
-            let ends = [("year", 3000), ("month", 13), ("day", 30), ("hours", 25), ("minutes", 61), ("seconds", 61)];
-            for (name, end) in ends.into_iter().filter(|(name, _)| descriptor.get_field_by_name(name).is_some()) {
+            let (hours, sixty) = (24 + beyond, 60 + beyond);
+            let ends = [("year", 3000), ("month", 13), ("day", 30)];
+            let ends = ends.into_iter().chain([("hours", hours), ("minutes", sixty), ("seconds", sixty)]);
+            for (name, end) in ends.filter(|(name, _)| descriptor.get_field_by_name(name).is_some()) {
                 if dice.chance(90) {
                     message.set_field_by_name(name, Value::I32(dice.below(end) as i32));
                 }
@@ -290,31 +307,34 @@ pub fn message(dice: &mut Dice, descriptor: &MessageDescriptor, depth: usize) ->
         _ => {}
     }
     for field in descriptor.fields() {
-        if dice.chance(if field.is_required() { 95 } else { 70 })
-            && let Some(value) = field_value(dice, &field, depth)
-        {
+        let is_set = match wanted {
+            Wanted::Anything => dice.chance(if field.is_required() { 95 } else { 70 }),
+            Wanted::Lasting => field.is_required() || dice.chance(70),
+        };
+        if is_set && let Some(value) = field_value(dice, wanted, &field, depth) {
             message.set_field(&field, value);
         }
     }
     message
 }
 
-fn field_value(dice: &mut Dice, field: &FieldDescriptor, depth: usize) -> Option<Value> {
+fn field_value(dice: &mut Dice, wanted: Wanted, field: &FieldDescriptor, depth: usize) -> Option<Value> {
     if let (true, Kind::Message(entry)) = (field.is_map(), field.kind()) {
         let (key, value) = (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
-        let count = if dice.chance(10) { 20 } else { dice.below(4) };
-        let pairs = (0..count).map(|_| Some((key_value(dice, &key), one(dice, &value, depth)?)));
+        let most = if wanted == Wanted::Anything || depth == DEPTH { 20 } else { 1 };
+        let count = if dice.chance(10) { most } else { dice.below(4).min(most) };
+        let pairs = (0..count).map(|_| Some((key_value(dice, &key), one(dice, wanted, &value, depth)?)));
         return Some(Value::Map(pairs.collect::<Option<HashMap<_, _>>>()?));
     }
     if field.is_list() {
-        let items = (0..dice.below(5)).map(|_| one(dice, &field.kind(), depth));
+        let items = (0..dice.below(5)).map(|_| one(dice, wanted, &field.kind(), depth));
         return Some(Value::List(items.collect::<Option<_>>()?));
     }
-    one(dice, &field.kind(), depth)
+    one(dice, wanted, &field.kind(), depth)
 }
 
 fn key_value(dice: &mut Dice, kind: &Kind) -> MapKey {
-    match one(dice, kind, 0) {
+    match one(dice, Wanted::Anything, kind, 0) {
         Some(Value::Bool(value)) => MapKey::Bool(value),
         Some(Value::I32(value)) => MapKey::I32(value),
         Some(Value::I64(value)) => MapKey::I64(value),
@@ -325,7 +345,7 @@ fn key_value(dice: &mut Dice, kind: &Kind) -> MapKey {
     }
 }
 
-fn one(dice: &mut Dice, kind: &Kind, depth: usize) -> Option<Value> {
+fn one(dice: &mut Dice, wanted: Wanted, kind: &Kind, depth: usize) -> Option<Value> {
     let number = if dice.chance(15) { 0 } else { dice.number() };
     Some(match kind {
         Kind::Bool => Value::Bool(number & 1 == 1),
@@ -342,6 +362,6 @@ fn one(dice: &mut Dice, kind: &Kind, depth: usize) -> Option<Value> {
         Kind::Bytes => Value::Bytes((0..dice.below(9)).map(|_| dice.next() as u8).collect::<Vec<_>>().into()),
         Kind::Enum(_) => Value::EnumNumber(*dice.pick(&[0, 1, -1, 100_000, 2, -77])),
         Kind::Message(_) if depth == 0 => return None,
-        Kind::Message(descriptor) => Value::Message(message(dice, descriptor, depth - 1)),
+        Kind::Message(descriptor) => Value::Message(message(dice, wanted, descriptor, depth - 1)),
     })
 }

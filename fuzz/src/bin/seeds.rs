@@ -7,7 +7,7 @@ use flumen::offsets::PartitionRange;
 use flumen::source::TopicIdentity;
 use flumen::source::recording::RecordingWriter;
 use flumen::source::{Payloads, RawBatch};
-use flumen_fuzz::targets::random::{self, Dice, Types};
+use flumen_fuzz::targets::random::{self, Dice, Types, Wanted};
 use prost_reflect::prost::Message;
 use prost_reflect::prost_types::FileDescriptorSet;
 
@@ -15,7 +15,7 @@ fn main() {
     for seed in 0..512u16 {
         let message = Types::message(u64::from(seed), false);
         let mut dice = Dice(u64::from(seed));
-        let record = random::message(&mut dice, &message, 3).encode_to_vec();
+        let record = random::message(&mut dice, Wanted::Anything, &message, 3).encode_to_vec();
         let [low, high] = seed.to_le_bytes();
         if seed % 8 == 0 {
             save("wire", seed, &[&[low, high, (record.len() / 2).min(255) as u8], record.as_slice()].concat());

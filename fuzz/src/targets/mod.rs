@@ -2,7 +2,7 @@
 
 #[path = "../../../src/decode/tests/cell.rs"]
 mod cell;
-#[path = "../../../src/decode/tests/random.rs"]
+#[path = "../../../src/schema/random.rs"]
 pub mod random;
 #[path = "../../../src/decode/tests/verdict.rs"]
 pub mod verdict;

@@ -14,10 +14,11 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
+use super::super::gateway::plan;
 use super::publish::Records;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::gateway::{self, KafkaPublisher, RawCodec, Server, ServerOptions, Services, Subscriber, Tables};
+use crate::gateway::{KafkaPublisher, RawCodec, Server, ServerOptions, Services, Subscriber, Tables};
 use crate::kafka::KafkaConfig;
 use crate::schema::Descriptors;
 use crate::storage::Storage;
@@ -44,8 +45,7 @@ impl Gateway {
         descriptors: Descriptors,
         locate: impl Fn(&str) -> String,
     ) -> Result<Self> {
-        let plan = gateway::plan(descriptors.pool())
-            .map_err(|faults| Error::invalid(faults.first().map(ToString::to_string).unwrap_or_default()))?;
+        let plan = plan(&descriptors)?;
         let tables = Tables::open(&plan, locate, &Storage::new(), &HubOptions::default())?;
         let services = Services {
             publisher: Arc::new(KafkaPublisher::new(KafkaConfig::new(brokers, &[].into())?)?),

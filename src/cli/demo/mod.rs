@@ -94,7 +94,7 @@ impl Demo {
         environment.variables.insert("KAFKA_BROKERS".into(), cluster.brokers().to_owned());
         environment.settings.push(("flumen.trigger".into(), "0 seconds".into()));
         let pipeline = load::pipeline(&environment, Path::new(FILE)).await?;
-        let descriptors = gateway::descriptors(&environment, &[PathBuf::from(MESSAGES)], &[])?;
+        let descriptors = load::descriptors(&environment, &[PathBuf::from(MESSAGES)], &[])?;
         let locate = |table: &str| gateway::located(&environment, table);
         let gateway = client::Gateway::start(cluster.brokers(), descriptors, locate).await?;
         say(format!("A gateway in this process: {}, with the methods of {MESSAGES}", gateway.address));

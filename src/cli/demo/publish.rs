@@ -112,7 +112,7 @@ impl Publisher {
         let mut value = Vec::new();
         let watch = Stopwatch::start();
         while published.records < self.records {
-            let now = self.wait_for_turn(published.records, &watch)?;
+            let now = self.wait_for_turn(published.records, &watch);
             self.made_up.encode(published.records, now, &mut key, &mut value);
             let record = BaseRecord::to(&self.topic).key(key.as_slice()).payload(value.as_slice());
             let record = match self.made_up.sent() {
@@ -147,14 +147,14 @@ impl Publisher {
     }
 
     /// Waits until record `published` may go; the time to stamp it with, where it is not its own.
-    fn wait_for_turn(&self, published: u64, watch: &Stopwatch) -> Result<Option<DateTime<Utc>>> {
+    fn wait_for_turn(&self, published: u64, watch: &Stopwatch) -> Option<DateTime<Utc>> {
         match &self.pace {
-            Pace::Unbound => Ok(None),
+            Pace::Unbound => None,
             Pace::Rate(rate) => {
                 while published as f64 >= watch.elapsed().as_secs_f64() * f64::from(*rate) {
                     std::thread::sleep(TICK);
                 }
-                Ok(Some(SystemClock.now()))
+                Some(SystemClock.now())
             }
         }
     }

@@ -4,7 +4,6 @@ mod cell;
 mod hostile;
 mod known;
 mod oracle;
-mod random;
 mod verdict;
 
 use prost_reflect::MessageDescriptor;

@@ -8,18 +8,16 @@ use prost_reflect::prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 
 use super::cell::{Cell, actual};
-use super::random::{self, Dice, Types};
 use super::verdict::{compare, judge, names, row};
 use crate::decode::{DecodeFault, Decoder, Selection};
 use crate::schema::columns;
-
-const DEPTH: usize = 4;
+use crate::schema::random::{self, DEPTH, Dice, Types, Wanted};
 
 /// A record: one message, or two of them one after the other, which is the two merged.
 fn record(dice: &mut Dice, message: &MessageDescriptor) -> Vec<u8> {
-    let mut payload = random::message(dice, message, DEPTH).encode_to_vec();
+    let mut payload = random::message(dice, Wanted::Anything, message, DEPTH).encode_to_vec();
     if dice.chance(30) {
-        payload.extend(random::message(dice, message, DEPTH).encode_to_vec());
+        payload.extend(random::message(dice, Wanted::Anything, message, DEPTH).encode_to_vec());
     }
     payload
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use chrono::DateTime;
 use flumen::clock::SetClock;
 use flumen::error::Result as GatewayResult;
 use flumen::gateway::{
-    GatewayPlan, MemoryPublisher, Metrics, Record, Server, ServerOptions, Services, Subscriber, plan,
+    GatewayPlan, MemoryPublisher, Metrics, RawCodec, Record, Server, ServerOptions, Services, Subscriber, plan,
 };
 use flumen::schema::Descriptors;
 use futures::Stream;
@@ -19,7 +19,6 @@ use prost_reflect::DescriptorPool;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
@@ -177,44 +176,6 @@ pub async fn eventually(mut is_so: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it never is so");
 }
 
-/// Messages as bytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Raw;
-    type Decoder = Raw;
-
-    fn encoder(&mut self) -> Raw {
-        Raw
-    }
-
-    fn decoder(&mut self) -> Raw {
-        Raw
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, bytes: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        bytes.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(bytes.copy_to_bytes(bytes.remaining())))
-    }
-}
-
 /// A client of any method.
 #[derive(Clone)]
 pub struct Client(pub Grpc<Channel>);
@@ -241,7 +202,7 @@ impl Client {
         self.0.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut request = Request::new(message);
         *request.metadata_mut() = metadata(pairs);
-        self.0.unary(request, path.parse().unwrap(), Raw).await
+        self.0.unary(request, path.parse().unwrap(), RawCodec).await
     }
 
     /// `AdTrack` of an impression.
@@ -263,7 +224,7 @@ impl Client {
         let mut request = Request::new(messages);
         *request.metadata_mut() = metadata(pairs);
         let path = format!("{SERVICE}AdTrackUpload").parse().unwrap();
-        Ok(answer(self.0.client_streaming(request, path, Raw).await?.get_ref()))
+        Ok(answer(self.0.client_streaming(request, path, RawCodec).await?.get_ref()))
     }
 
     pub async fn stream(
@@ -276,7 +237,7 @@ impl Client {
         let mut request = Request::new(messages);
         *request.metadata_mut() = metadata(pairs);
         let path = if method.starts_with('/') { method.to_owned() } else { format!("{SERVICE}{method}") };
-        Ok(self.0.streaming(request, path.parse().unwrap(), Raw).await?.into_inner())
+        Ok(self.0.streaming(request, path.parse().unwrap(), RawCodec).await?.into_inner())
     }
 }
 

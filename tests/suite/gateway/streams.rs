@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use flumen::gateway::{Behaviour, Rows, SubscribePlan, Subscriber, Subscription, Tracked, Wants};
+use flumen::gateway::{Behaviour, Rows, SubscribePlan, Subscriber, Tracked, Wants};
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -161,9 +161,9 @@ struct Echo;
 
 #[async_trait]
 impl Subscriber for Echo {
-    async fn subscribe(&self, plan: &SubscribePlan, subscription: Subscription) -> Result<Rows, Status> {
+    async fn subscribe(&self, plan: &SubscribePlan, wants: Wants) -> Result<Rows, Status> {
         assert_eq!(plan.table, "tables/scored_impressions");
-        match subscription.wants {
+        match wants {
             Wants::Request(request) => Ok(stream::iter([Ok(request)]).chain(stream::pending()).boxed()),
             Wants::Own(Tracked { keys, .. }) => {
                 let rows = stream::unfold(0, move |told| {

@@ -2,5 +2,4 @@
 
 mod columns;
 mod known;
-mod random;
 mod round_trip;

@@ -10,7 +10,7 @@ use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _
 
 use super::super::{EncodeOptions, Encoder, Mark};
 use super::columns::batch;
-use super::random::{Dice, Types, message};
+use crate::schema::random::{DEPTH, Dice, Types, Wanted, message};
 use crate::subscribe::cursor::{Cursor, Place, TableId};
 
 pub fn mark(rows: u64) -> Mark {
@@ -94,7 +94,8 @@ fn random_messages_survive() {
     for seed in 0..600 {
         let descriptor = Types::message(seed, false);
         let mut dice = Dice(seed ^ 0xabcd);
-        let mut messages: Vec<DynamicMessage> = (0..12).map(|_| message(&mut dice, &descriptor, 4)).collect();
+        let mut messages: Vec<DynamicMessage> =
+            (0..12).map(|_| message(&mut dice, Wanted::Lasting, &descriptor, DEPTH)).collect();
         messages.retain(has_required);
         let plain = batch(&descriptor, &messages);
         let disguised = disguised(&plain, &mut dice);
